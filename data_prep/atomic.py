@@ -1,0 +1,33 @@
+"""Outputs appear whole under their final name, or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_prep.errors import InputError
+
+
+@contextmanager
+def atomic_output(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it to ``path`` on success, remove it on failure.
+
+    The caller creates a file or a folder at the yielded path. A folder replaces an older one as a whole.
+    A full or read-only disk ends as an ``InputError``.
+    """
+    final = Path(path)
+    partial = final.with_name(f".{final.name}.partial-{os.getpid()}")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        if final.is_dir() and partial.is_dir():
+            shutil.rmtree(final)
+        os.replace(partial, final)
+    except OSError as error:
+        raise InputError(f"cannot write {final}: {error.strerror or error}; free space or choose another folder") from error
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink(missing_ok=True)

@@ -1,0 +1,286 @@
+"""EHRSQL-2024 questions into parquet files for verl: prompts, and gold answers computed once.
+
+``train.parquet``, ``valid.parquet`` and ``test.parquet`` hold one question a row in the shape that verl's RL
+trainer reads; ``sft_train.parquet`` and ``sft_valid.parquet`` hold ``messages`` (prompt and gold SQL, or
+``null``) for its SFT trainer. ``manifest.json`` is renamed into place last: where it stands, the other files
+are complete.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+from collections import defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import track
+
+from data_prep.atomic import atomic_output
+from data_prep.ehrsql_report import TokenCounter, WordCounter, print_report, split_counts
+from data_prep.ehrsql_source import SPLITS, Question, read_split, seen_in_train, split_files, sql_skeleton
+from data_prep.errors import InputError
+from data_prep.prompts import PromptBuilder, prompt_names, template_files
+from data_prep.schema_prompt import open_database
+from reward_fns.answers import ABSTAIN, GOLD_FAILED
+from reward_fns.sql_sandbox import DatabaseError, SqlSandbox
+
+FEW_SHOT_EXAMPLES = 6
+PARQUET_NAMES = ("train", "valid", "test", "sft_train", "sft_valid")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line sets; see ``--help``."""
+
+    data_dir: Path
+    db: Path
+    out_dir: Path
+    prompt: str = "compact_schema"
+    tokenizer: str | None = None
+    max_prompt_length: int | None = None
+    gold_sql_share: float = 1.0
+    seed: int = 0
+    timeout_s: float = 60.0
+
+
+def prepare(options: Options, console: Console) -> None:
+    """Write all outputs to ``options.out_dir`` and print what they hold.
+
+    Raises:
+        InputError: an option or an input is bad; nothing is written then.
+    """
+    if not 0 < options.gold_sql_share <= 1:
+        raise InputError(f"--gold_sql_share {options.gold_sql_share:g}: give a share above 0 and at most 1")
+    if options.max_prompt_length and not options.tokenizer:
+        raise InputError("--max_prompt_length counts tokens; give the --tokenizer as well")
+    prompt_files = template_files(options.prompt)
+    counter = TokenCounter(options.tokenizer) if options.tokenizer else WordCounter()
+    open_database(options.db).close()
+    questions = read_splits(options.data_dir, console)
+    train = questions.get("train", [])
+    if options.prompt == "few_shot" and not train:
+        raise InputError(f"few_shot takes its examples from train, but {options.data_dir} has no train split")
+
+    answers, failures = execute_gold((q for split in questions.values() for q in split), options)
+    taught = draw_taught(train, answers, options)
+    builder = PromptBuilder(options.prompt, options.db)
+    examples = draw_examples([q for q in train if q.id in taught], options.seed)
+
+    rows: dict[str, list[dict[str, Any]]] = {}
+    counts = {}
+    for split, split_questions in questions.items():
+        # An example is not shown to its own question: the prompt would hold the answer.
+        prompts = [
+            builder.messages(q.text, [e for e in examples if e["id"] != q.id][:FEW_SHOT_EXAMPLES])
+            for q in split_questions
+        ]
+        seen = seen_in_train(split_questions, train)
+        counts[split] = split_counts(
+            split_questions, seen, answers, prompts, counter, options.max_prompt_length
+        )
+        for question, prompt, status in zip(split_questions, prompts, seen, strict=True):
+            answer = answers[question.gold]
+            if split == "train" and answer == GOLD_FAILED:
+                continue
+            gold_shown = split != "train" or question.id in taught
+            if split != "train" or options.gold_sql_share == 1 or not gold_shown:
+                row = rl_row(question, split, prompt, answer, status, options.db, gold_shown)
+                rows.setdefault(split, []).append(row)
+            if split != "test" and gold_shown and answer != GOLD_FAILED:
+                target = {"role": "assistant", "content": question.gold}
+                rows.setdefault(f"sft_{split}", []).append({"messages": [*prompt, target]})
+
+    inputs = [options.db, *prompt_files]
+    inputs += [path for split in questions for path in split_files(options.data_dir / split)]
+    manifest = {
+        "options": {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()},
+        "inputs": {str(path): sha256(path) for path in inputs},
+        "counts": counts,
+        "failed_gold": {
+            split: {q.id: failures[q.gold] for q in split_questions if q.gold in failures}
+            for split, split_questions in questions.items()
+        },
+    }
+    write_outputs(options.out_dir, rows, manifest)
+    print_report(console, manifest, counter.unit)
+
+
+def read_splits(data_dir: Path, console: Console) -> dict[str, list[Question]]:
+    """The splits that ``data_dir`` holds; those that are left out are named on the console."""
+    if not data_dir.is_dir():
+        raise InputError(f"no folder {data_dir}; give the folder that holds train/, valid/ or test/")
+    questions = {}
+    for split in SPLITS:
+        folder = data_dir / split
+        if not folder.is_dir():
+            console.print(f"{split}: no folder {folder}, skipped")
+        elif split == "test" and (folder / "data.json").exists() and not (folder / "label.json").exists():
+            console.print(f"{split}: {folder} has no label.json (hidden labels), skipped")
+        else:
+            questions[split] = read_split(folder)
+    if not questions:
+        raise InputError(f"{data_dir} holds none of the splits {', '.join(SPLITS)}; is it the right folder?")
+    return questions
+
+
+def execute_gold(questions: Iterable[Question], options: Options) -> tuple[dict[str, str], dict[str, str]]:
+    """Execute each distinct gold query once.
+
+    Returns the ground truth of each gold (``ABSTAIN``, ``GOLD_FAILED`` or a canonical answer) and, for those
+    that failed, the error.
+
+    Raises:
+        InputError: every query failed.
+    """
+    queries = sorted({question.gold for question in questions if question.answerable})
+    answers, failures = {ABSTAIN: ABSTAIN}, {}
+    workers = os.cpu_count()
+    with (
+        SqlSandbox(workers, options.timeout_s) as sandbox,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        results = pool.map(lambda sql: sandbox.execute(options.db, sql), queries)
+        try:
+            for sql, result in track(zip(queries, results, strict=True), "Executing gold", len(queries)):
+                answers[sql] = result.answer if result.status == "ok" else GOLD_FAILED
+                if result.status != "ok":
+                    failures[sql] = f"{result.status}: {result.error}"
+        except DatabaseError as error:
+            raise InputError(f"cannot read {options.db} ({error}); build it again") from error
+    if queries and len(failures) == len(queries):
+        raise InputError(
+            f"every gold query fails on {options.db} ({failures[queries[0]]}); is it the right database?"
+        )
+    return answers, failures
+
+
+def draw_taught(train: list[Question], answers: dict[str, str], options: Options) -> set[str]:
+    """The ids of the train questions that come with gold SQL: a share of those whose gold executes.
+
+    The share holds within each template (annotated, or else the SQL skeleton) to within one question.
+    """
+    usable = [q for q in train if answers[q.gold] != GOLD_FAILED]
+    if options.gold_sql_share == 1 or not train:
+        return {q.id for q in usable}
+    generator = random.Random(options.seed)
+    by_template = defaultdict(list)
+    for question in usable:
+        by_template[question.template or sql_skeleton(question.gold)].append(question)
+    # Each template's questions are spread evenly over [0, 1) from a random start; the lowest are taken.
+    place = {}
+    for members in by_template.values():
+        generator.shuffle(members)
+        start = generator.random()
+        place |= {question.id: (number + start) / len(members) for number, question in enumerate(members)}
+    taught = sorted(place, key=place.__getitem__)[: round(options.gold_sql_share * len(usable))]
+    if not 0 < len(taught) < len(usable):
+        raise InputError(
+            f"--gold_sql_share {options.gold_sql_share:g} of {len(usable)} train questions puts all of them "
+            "on one side; choose another share, or 1 for gold SQL everywhere"
+        )
+    return set(taught)
+
+
+def draw_examples(taught: list[Question], seed: int) -> list[dict[str, str]]:
+    """Few-shot examples, one more than a prompt shows: one unanswerable, the others of different templates."""
+    shuffled = random.Random(seed).sample(taught, len(taught))
+    one_each = {question.template or sql_skeleton(question.gold): question for question in reversed(shuffled)}
+    answerable = [question for question in one_each.values() if question.answerable]
+    unanswerable = [question for question in shuffled if not question.answerable]
+    chosen = unanswerable[:1] + answerable[: FEW_SHOT_EXAMPLES + 1 - len(unanswerable[:1])]
+    return [{"id": q.id, "question": q.text, "answer": q.gold} for q in chosen]
+
+
+def rl_row(
+    question: Question,
+    split: str,
+    prompt: list[dict[str, str]],
+    answer: str,
+    seen: str,
+    db: Path,
+    gold_shown: bool,
+) -> dict[str, Any]:
+    """One row as verl's RLHF dataset reads it; ``ground_truth`` is what ``reward_fns`` compares with."""
+    return {
+        "data_source": "ehrsql",
+        "prompt": prompt,
+        "ability": "text2sql",
+        "reward_model": {"style": "rule", "ground_truth": answer},
+        "extra_info": {
+            "id": question.id,
+            "split": split,
+            "index": question.index,
+            "question": question.text,
+            "template": question.template,
+            "seen_template": seen,
+            "answerable": question.answerable,
+            "db_path": str(db.resolve()),
+            "gold_sql": question.gold if gold_shown else "",
+        },
+    }
+
+
+def write_outputs(out_dir: Path, rows: dict[str, list[dict[str, Any]]], manifest: dict[str, Any]) -> None:
+    """Write the parquet files and ``manifest`` (with their row counts and hashes added): all of them or none.
+
+    Files of an earlier run that this one does not make are removed.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    manifest_path = out_dir / "manifest.json"
+    with ExitStack() as stack:
+        # The stack leaves in reverse order: nothing is renamed before all is written, the manifest last.
+        manifest_partial = stack.enter_context(atomic_output(manifest_path))
+        manifest["outputs"] = {}
+        for name, split_rows in rows.items():
+            partial = stack.enter_context(atomic_output(out_dir / f"{name}.parquet"))
+            pq.write_table(pa.Table.from_pylist(split_rows), partial)
+            manifest["outputs"][f"{name}.parquet"] = {"rows": len(split_rows), "sha256": sha256(partial)}
+        manifest_partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        manifest_path.unlink(missing_ok=True)
+        for name in PARQUET_NAMES:
+            if name not in rows:
+                (out_dir / f"{name}.parquet").unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.ehrsql",
+        description="EHRSQL-2024 JSON into parquet files for verl.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    option = parser.add_argument
+    option("--data_dir", type=Path, required=True, help="folder with {train,valid,test}/{data,label}.json")
+    option("--db", type=Path, required=True, help="SQLite database that the questions are about")
+    option("--out_dir", type=Path, required=True, help="folder for the parquet files and manifest.json")
+    option("--prompt", default="compact_schema", help=f"prompt template: {', '.join(prompt_names())}")
+    option("--tokenizer", help="Hugging Face tokenizer with a chat template, to count prompt tokens")
+    option("--max_prompt_length", type=int, help="limit in tokens; prompts over it are counted, not dropped")
+    option(
+        "--gold_sql_share",
+        type=float,
+        default=1.0,
+        help="share of the train questions that comes with gold SQL (sft_train.parquet); below 1 the others, "
+        "with answers only, make train.parquet; at 1 both files hold all questions",
+    )
+    option("--seed", type=int, default=0, help="of the share's draw and the few-shot examples")
+    option("--timeout_s", type=float, default=60.0, help="deadline of one gold query in seconds")
+    prepare(Options(**vars(parser.parse_args(argv))), Console())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Counts over the prepared questions, and the table that shows them."""
+
+from collections import Counter, defaultdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from data_prep.ehrsql_source import Question
+from data_prep.errors import InputError
+from reward_fns.answers import GOLD_FAILED, canonical_answer
+
+SELECT_1 = canonical_answer([(1,)])
+FAILURES_SHOWN = 5
+
+
+class WordCounter:
+    """Prompt lengths in words, for want of a tokenizer."""
+
+    unit = "words"
+
+    def __call__(self, prompts: list[list[dict[str, str]]]) -> list[int]:
+        return [sum(len(message["content"].split()) for message in prompt) for prompt in prompts]
+
+
+class TokenCounter:
+    """Prompt lengths in tokens, with the tokenizer's chat template applied."""
+
+    unit = "tokens"
+
+    def __init__(self, tokenizer: str):
+        from transformers import AutoTokenizer  # takes seconds to import, needed here only
+
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"cannot load the tokenizer {tokenizer}: {reason}") from error
+        if not self.tokenizer.chat_template:
+            raise InputError(f"the tokenizer {tokenizer} has no chat template; choose an instruct model's")
+
+    def __call__(self, prompts: list[list[dict[str, str]]]) -> list[int]:
+        texts = self.tokenizer.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
+        return [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+
+def split_counts(
+    questions: list[Question],
+    seen: list[str],
+    answers: dict[str, str],
+    prompts: list[list[dict[str, str]]],
+    counter: WordCounter | TokenCounter,
+    max_prompt_length: int | None,
+) -> dict[str, Any]:
+    """What one split holds, over all of its questions, before any is held back or masked.
+
+    ``select_1`` is the share of the answerable questions on which the constant query ``SELECT 1`` is right.
+    """
+    lengths = counter(prompts)
+    answerable = [question for question in questions if question.answerable]
+    ground_truths = Counter(answers[question.gold] for question in answerable)
+    templates = defaultdict(set)
+    for question, status in zip(questions, seen, strict=True):
+        if question.template:
+            templates[status].add(question.template)
+    return {
+        "questions": len(questions),
+        "answerable": len(answerable),
+        "unanswerable": len(questions) - len(answerable),
+        "failed_gold": ground_truths[GOLD_FAILED],
+        **{f"{status}_template": seen.count(status) for status in ("seen", "unseen", "unknown")},
+        **{f"templates_{status}": len(templates[status]) for status in ("seen", "unseen")},
+        "select_1": ground_truths[SELECT_1] / len(answerable) if answerable else None,
+        "prompt_mean": sum(lengths) / len(lengths),
+        "prompt_max": max(lengths),
+        "prompts_over_limit": sum(n > max_prompt_length for n in lengths) if max_prompt_length else None,
+    }
+
+
+def print_report(console: Console, manifest: dict[str, Any], unit: str) -> None:
+    """Print the counts of ``manifest``, the gold queries that failed, and the files that were written."""
+    limit = manifest["options"]["max_prompt_length"]
+    table = Table(title="EHRSQL questions", caption="SELECT 1: its accuracy on the answerable questions")
+    table.add_column("")
+    for split in manifest["counts"]:
+        table.add_column(split, justify="right")
+    formats = {
+        "questions": "{:,}",
+        "answerable": "{:,}",
+        "unanswerable": "{:,}",
+        "failed_gold": "{:,}",
+        "seen_template": "{:,}",
+        "unseen_template": "{:,}",
+        "unknown_template": "{:,}",
+        "templates_seen": "{:,}",
+        "templates_unseen": "{:,}",
+        "select_1": "{:.1%}",
+        "prompt_mean": "{:,.1f}",
+        "prompt_max": "{:,}",
+        "prompts_over_limit": "{:,}",
+    }
+    names = {
+        "failed_gold": "gold failed",
+        "seen_template": "template seen in train",
+        "unseen_template": "template not in train",
+        "unknown_template": "template unknown",
+        "templates_seen": "annotated templates seen",
+        "templates_unseen": "annotated templates not seen",
+        "select_1": "SELECT 1",
+        "prompt_mean": f"prompt {unit}, mean",
+        "prompt_max": f"prompt {unit}, max",
+        "prompts_over_limit": f"prompts over {limit} {unit}",
+    }
+    for key, pattern in formats.items():
+        values = [counts[key] for counts in manifest["counts"].values()]
+        if any(value is not None for value in values):
+            table.add_row(names.get(key, key), *(pattern.format(v) if v is not None else "" for v in values))
+    console.print(table)
+    for split, failures in manifest["failed_gold"].items():
+        if failures:
+            first = "; ".join(f"{id} ({error})" for id, error in list(failures.items())[:FAILURES_SHOWN])
+            fate = "left out" if split == "train" else "kept, never rewarded"
+            console.print(f"{split}: gold failed on {len(failures)} questions, {fate}: {first}", markup=False)
+    for name, output in manifest["outputs"].items():
+        console.print(f"{name}: {output['rows']:,} rows")
+    console.print(f"Wrote {manifest['options']['out_dir']}/manifest.json", markup=False, soft_wrap=True)

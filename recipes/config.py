@@ -1,0 +1,67 @@
+"""Composes this repository's Hydra configs on top of verl's, and says in one line what is wrong with an override.
+
+``python -m recipes.config CONFIG [override...]`` checks the overrides before a long run starts, and prints the
+``recipe`` block as shell assignments (``RECIPE_MODEL=tiny`` ...) for the scripts.
+"""
+
+import argparse
+import importlib.util
+import shlex
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from data_prep.errors import InputError
+
+CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
+
+
+def verl_config_dir() -> Path:
+    """The folder of verl's own configs, found without the seconds that importing verl takes."""
+    spec = importlib.util.find_spec("verl")
+    if spec is None or spec.origin is None:
+        raise InputError("verl is not installed; run: bash scripts/setup.sh")
+    return Path(spec.origin).parent / "trainer" / "config"
+
+
+def compose_config(name: str, overrides: list[str]) -> DictConfig:
+    """Compose ``configs/<name>.yaml`` with Hydra overrides.
+
+    Raises:
+        InputError: an override names a key or a choice that does not exist, or cannot be parsed.
+    """
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+            config = compose(name, [f"hydra.searchpath=[file://{verl_config_dir()}]", *overrides])
+        OmegaConf.to_container(config.recipe, resolve=True, throw_on_missing=True)
+        return config
+    except (HydraException, OmegaConfBaseException) as error:
+        message = str(error).split("Config search path")[0].split("See https://")[0]
+        reason = " ".join(line.strip() for line in message.splitlines() if line.strip())
+        raise InputError(f"cannot use these overrides for {name}: {reason}") from None
+
+
+def _assignments(block: DictConfig, prefix: str) -> list[str]:
+    lines = []
+    for key, value in block.items():
+        name = f"{prefix}_{key}".upper()
+        if isinstance(value, DictConfig):
+            lines += _assignments(value, name)
+        else:
+            lines.append(f"{name}={shlex.quote('' if value is None else str(value))}")
+    return lines
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="a file of configs/ without its ending, e.g. ehrsql_grpo")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. preset=tiny trainer.save_freq=5")
+    args = parser.parse_args(argv)
+    print("\n".join(_assignments(compose_config(args.config, args.overrides).recipe, "recipe")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""The EHRSQL reward: executes a model's SQL and compares its answer with the gold answer stored in the parquet row.
+
+``compute_score`` is what verl calls; ``grade`` is the grader under it, which evaluation uses too. Every outcome and
+its value (the names are keyword arguments, settable in verl's ``reward.custom_reward_function.reward_kwargs``):
+
+=============  ===============================================  ===  =========================================
+question       the model's text                                 acc  score
+=============  ===============================================  ===  =========================================
+answerable     a query whose answer equals the gold answer      1    ``correct`` = 1.0
+answerable     a query that executes, another answer            0    ``executed`` = 0.1
+answerable     abstains                                         0    ``abstained`` = 0.0
+unanswerable   abstains                                         1    ``correct`` = 1.0
+unanswerable   a query that executes                            0    ``answered_unanswerable``, or ``executed``
+any            a query that reads no table (``SELECT 1``)       (*)  0.0: a constant earns nothing
+any            no query, or one that does not execute           0    0.0
+gold failed    anything                                         0    0.0: such rows belong masked, not rewarded
+any            the grader failed (database missing)             0    0.0, and ``grader_failed`` = 1.0
+=============  ===============================================  ===  =========================================
+
+(*) ``acc`` is the official scorer's verdict, so a constant that hits the gold answer has ``acc`` 1 and score 0.
+``format_bonus`` = 0.0 is added to every score of a text in an accepted form, except in the last two rows and for
+constants. Keep it well below ``executed``: a bonus as large as the partial credit makes well-formed wrong answers
+a stable optimum.
+"""
+
+import hashlib
+import logging
+import os
+from dataclasses import dataclass
+
+from reward_fns.answers import ABSTAIN, GOLD_FAILED
+from reward_fns.sql_sandbox import DatabaseError, Execution, shared_sandbox
+from reward_fns.sql_text import Extraction, extract_sql
+
+logger = logging.getLogger(__name__)
+_logged: set[str] = set()
+
+
+@dataclass(frozen=True)
+class Grade:
+    """A graded text: what was extracted, what came of it (None without a query), and the official verdict.
+
+    ``pred`` is a short hash of the answer, or ``abstain`` or ``error``: equal for texts with equal answers, so that
+    verl's maj@N votes by execution.
+    """
+
+    extraction: Extraction
+    execution: Execution | None
+    answerable: bool
+    acc: float
+    pred: str
+
+    @property
+    def abstained(self) -> bool:
+        return self.extraction.abstained
+
+    @property
+    def executed(self) -> bool:
+        return self.execution is not None and self.execution.status == "ok"
+
+    @property
+    def timed_out(self) -> bool:
+        return self.execution is not None and self.execution.status == "timeout"
+
+
+def grade(solution_str: str, ground_truth: str, db_path: str | os.PathLike, timeout_s: float = 10.0) -> Grade:
+    """Grade a model's raw text against a ground truth as ``reward_fns.answers`` defines it.
+
+    Raises ``DatabaseError`` or ``SandboxError`` when the query cannot be judged; never for what the text says.
+    """
+    extraction = extract_sql(solution_str)
+    execution = None
+    if extraction.abstained:
+        answer, pred = ABSTAIN, "abstain"
+    else:
+        if extraction.sql is not None:
+            execution = shared_sandbox(timeout_s).execute(db_path, extraction.sql)
+        answer = execution.answer if execution else None
+        pred = "error" if answer is None else hashlib.sha256(answer.encode()).hexdigest()[:16]
+    acc = float(answer == ground_truth)
+    return Grade(extraction, execution, answerable=ground_truth != ABSTAIN, acc=acc, pred=pred)
+
+
+def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: dict | None = None,
+    *,
+    correct: float = 1.0,
+    executed: float = 0.1,
+    abstained: float = 0.0,
+    answered_unanswerable: float | None = None,
+    format_bonus: float = 0.0,
+    timeout_s: float = 10.0,
+    reward_router_address: str | None = None,
+    reward_model_tokenizer: object = None,
+) -> dict[str, float | str]:
+    """Score one sample for verl, with the same keys every time; see the module docstring for the values.
+
+    ``extra_info["db_path"]`` is the database's absolute path; where no such file is on this node, the environment
+    variable ``EHRSQL_DB`` names it. ``data_source`` and the two ``reward_*`` arguments, which verl may pass, are unused.
+    A text or a database never raises; a misspelt keyword argument does (``TypeError``).
+    """
+    try:
+        result = grade(solution_str, ground_truth, _database_path(extra_info), timeout_s)
+    except Exception as error:  # an exception here would end the training run
+        _log_once(error)
+        return _scores(0.0, grader_failed=1.0, answerable=float(ground_truth != ABSTAIN))
+    if result.executed and not result.execution.reads_table or ground_truth == GOLD_FAILED:
+        score = 0.0
+    else:
+        if result.acc:
+            score = correct
+        elif result.abstained:
+            score = abstained
+        elif result.executed:
+            score = executed if result.answerable or answered_unanswerable is None else answered_unanswerable
+        else:
+            score = 0.0
+        score += format_bonus * result.extraction.format_ok
+    return _scores(
+        score,
+        acc=result.acc,
+        executed=float(result.executed),
+        abstained=float(result.abstained),
+        timed_out=float(result.timed_out),
+        format_ok=float(result.extraction.format_ok),
+        answerable=float(result.answerable),
+        pred=result.pred,
+    )
+
+
+def _scores(
+    score: float,
+    *,
+    acc: float = 0.0,
+    executed: float = 0.0,
+    abstained: float = 0.0,
+    timed_out: float = 0.0,
+    format_ok: float = 0.0,
+    answerable: float,
+    pred: str = "error",
+    grader_failed: float = 0.0,
+) -> dict[str, float | str]:
+    """The one place that makes verl's dictionary: its keys are these parameters."""
+    return dict(locals())
+
+
+def _database_path(extra_info: dict | None) -> str:
+    path = (extra_info or {}).get("db_path")
+    if path and os.path.isfile(path):
+        return path
+    path = os.environ.get("EHRSQL_DB", path)
+    if not path:
+        raise DatabaseError("extra_info has no db_path and EHRSQL_DB is not set")
+    return path
+
+
+def _log_once(error: Exception) -> None:
+    cause = f"{type(error).__name__}: {error}"
+    if cause not in _logged:
+        _logged.add(cause)
+        logger.error("EHRSQL grader failed, the sample scores 0: %s", cause, exc_info=error)

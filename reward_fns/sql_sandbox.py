@@ -1,0 +1,246 @@
+"""Executes untrusted SQL against a read-only SQLite file, in separate processes that can be killed.
+
+Covered, layer by layer:
+
+* A query cannot change anything: the file is opened read-only and immutable, ``query_only`` is set, an authorizer
+  allows SELECT over the file's own tables with a list of deterministic functions (no PRAGMA, ATTACH, temporary
+  or schema table, no table-valued function), exactly one statement is executed, and the process may not
+  write a byte to any file (RLIMIT_FSIZE).
+* A query cannot stall the caller: a progress handler ends it at the deadline, and a kill of the process 0.25 s later
+  ends what never reaches the handler (one long opcode, or preparing a monstrous statement). The process also kills
+  itself then, so an orphan is bounded too.
+* A query cannot exhaust memory: limits on cell size, SQL text, columns, expression depth and compound terms; temporary
+  data stays in memory, under RLIMIT_AS; rows are streamed, and rows, bytes and the size of the answer are capped.
+* A query cannot see secrets: the process starts with an empty environment and in ``/``.
+* A query cannot change a neighbour's verdict: it executes alone in its process, statements are not cached, and a
+  process that ran out of memory or died is replaced.
+
+Not covered: a bug in SQLite that lets a query run code (the process is not confined by seccomp or a namespace);
+clock values built at run time, such as ``date('n' || 'ow')``; a constant that names a table without
+depending on it (``SELECT 1 FROM patients LIMIT 1`` reads a table). A result over the caps, a refused function or
+``CURRENT_TIME`` in capitals is not executed here, though the official scorer would execute it. Linux only.
+"""
+
+import hashlib
+import json
+import os
+import queue
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from reward_fns.sql_text import clean_up
+
+KILL_AFTER_S = 0.25
+START_TIMEOUT_S = 60.0
+MAX_SQL_CHARS = 32_000
+MAX_ANSWER_CHARS = 1_000_000
+CACHED_ANSWER_CHARS = 16_000
+_WORKER = Path(__file__).with_name("sql_worker.py")
+
+
+class DatabaseError(Exception):
+    """The database is missing, unreadable or damaged: no fault of the query."""
+
+
+class SandboxError(Exception):
+    """A worker process could not be started."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What came of a query.
+
+    ``status``: ``ok``; ``error`` (SQLite rejects it, more than one statement, or out of memory); ``refused`` (not a
+    query, or not allowed); ``timeout``; ``too_large`` (result over the caps); ``crashed`` (ended its process twice).
+    ``answer``: the canonical JSON (see ``reward_fns.answers``) if ok, else None. ``reads_table``: it opens at least
+    one of the database's tables. ``rows``: rows of the whole result. ``error``: one line for a reader.
+    """
+
+    status: Literal["ok", "error", "refused", "timeout", "too_large", "crashed"]
+    answer: str | None = None
+    reads_table: bool = False
+    rows: int = 0
+    error: str = ""
+
+
+class SqlSandbox:
+    """A pool of warm worker processes with a cache of executions. Safe to share between threads.
+
+    Processes start when first needed and end with the parent, or on ``close()``. ``memory_mb`` bounds the address
+    space of each process, ``max_rows`` and ``max_bytes`` what a result may hold.
+    """
+
+    def __init__(
+        self,
+        workers: int = 2,
+        timeout_s: float = 10.0,
+        memory_mb: int = 1024,
+        max_rows: int = 200_000,
+        max_bytes: int = 16_000_000,
+        cache_size: int = 4096,
+    ):
+        settings = {
+            "timeout_s": timeout_s,
+            "hard_timeout_s": timeout_s + KILL_AFTER_S,
+            "memory_mb": memory_mb,
+            "max_rows": max_rows,
+            "max_bytes": max_bytes,
+        }
+        self._workers = [_Worker(settings) for _ in range(workers)]
+        self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # last in, first out: prefers a warm process
+        for worker in self._workers:
+            self._idle.put(worker)
+        self._cache: OrderedDict[tuple, Execution] = OrderedDict()
+        self._cache_size = cache_size
+        self._cache_lock = threading.Lock()
+
+    def execute(self, db_path: str | os.PathLike, sql: str) -> Execution:
+        """Execute a query after the official clean-up, or return the cached execution of the same query.
+
+        Raises ``DatabaseError`` if the database cannot be read and ``SandboxError`` if no process can be started.
+        Timeouts are cached like any other outcome, so an endless query costs its deadline once.
+        """
+        database = _identity(db_path)
+        sql = clean_up(sql)
+        if len(sql) > MAX_SQL_CHARS:
+            return Execution("refused", error=f"over {MAX_SQL_CHARS} characters")
+        key = (*database, hashlib.sha256(sql.encode("utf-8", "surrogatepass")).digest())
+        if cached := self._cached(key):
+            return cached
+        worker = self._idle.get()
+        try:
+            if cached := self._cached(key):  # another thread may have executed it while this one waited
+                return cached
+            reply = worker.ask({"database": database, "sql": sql})
+        finally:
+            self._idle.put(worker)
+        execution = _execution(reply, db_path)
+        if len(execution.answer or "") <= CACHED_ANSWER_CHARS:
+            with self._cache_lock:
+                self._cache[key] = execution
+                if len(self._cache) > self._cache_size:
+                    self._cache.popitem(last=False)
+        return execution
+
+    def close(self) -> None:
+        """End the worker processes. Call it when no thread is executing."""
+        for worker in self._workers:
+            worker.stop()
+
+    def __enter__(self) -> "SqlSandbox":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _cached(self, key: tuple) -> Execution | None:
+        with self._cache_lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+            return self._cache.get(key)
+
+
+class _Worker:
+    """One worker process, started when first asked and replaced when it dies. Used by one thread at a time."""
+
+    def __init__(self, settings: dict):
+        self._settings = settings
+        self._process: subprocess.Popen | None = None
+
+    def ask(self, request: dict) -> dict:
+        """Return the worker's reply; kill the process at the hard deadline; try a second one if the first dies."""
+        for _ in range(2):
+            if self._process is None:
+                self._start()
+            started = time.monotonic()
+            try:
+                self._process.stdin.write(json.dumps(request).encode() + b"\n")
+                reply = self._receive(self._settings["hard_timeout_s"])
+            except (TimeoutError, EOFError, BrokenPipeError):
+                self.stop()
+                if time.monotonic() - started >= self._settings["timeout_s"]:
+                    return {"status": "timeout", "error": "killed at the deadline"}
+                continue
+            if "retire" in reply:
+                self.stop()
+            return reply
+        return {"status": "crashed", "error": "the query ended its process"}
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process.stdin.close()
+            self._process.stdout.close()
+            self._process = None
+
+    def _start(self) -> None:
+        # A plain process, not a fork of this threaded one. A library path, where set, may be Python's own.
+        environment = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(_WORKER), json.dumps(self._settings)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
+            env=environment, cwd="/", start_new_session=True,
+        )  # fmt: skip
+        try:
+            self._receive(START_TIMEOUT_S)
+        except (TimeoutError, EOFError) as error:
+            self.stop()
+            raise SandboxError(f"the SQL worker did not start: {sys.executable} {_WORKER}") from error
+
+    def _receive(self, timeout_s: float) -> dict:
+        """Read one JSON line; raise ``TimeoutError``, or ``EOFError`` if the process ended."""
+        deadline = time.monotonic() + timeout_s
+        pipe = self._process.stdout.fileno()
+        poll = select.poll()  # not select(), which fails on descriptors over 1023
+        poll.register(pipe, select.POLLIN)
+        line = bytearray()
+        while not line.endswith(b"\n"):
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise TimeoutError
+            chunk = os.read(pipe, 1 << 16)
+            if not chunk:
+                raise EOFError
+            line += chunk
+        return json.loads(line)
+
+
+def _identity(db_path: str | os.PathLike) -> list:
+    """[file URI, mtime in ns, size in bytes]: what the cache and the workers tell databases apart by."""
+    try:
+        path = Path(db_path).resolve(strict=True)
+        stat = path.stat()
+    except (OSError, ValueError) as error:
+        raise DatabaseError(f"cannot read the database {db_path}: {error}") from error
+    return [path.as_uri(), stat.st_mtime_ns, stat.st_size]
+
+
+def _execution(reply: dict, db_path: str | os.PathLike) -> Execution:
+    if reply["status"] == "database":
+        raise DatabaseError(f"cannot read the database {db_path}: {reply['error']}")
+    answer = reply.get("answer")
+    if answer is not None and len(answer) > MAX_ANSWER_CHARS:
+        return Execution("too_large", error=f"an answer over {MAX_ANSWER_CHARS} characters")
+    return Execution(
+        reply["status"], answer, reply.get("reads_table", False), reply.get("rows", 0), reply.get("error", "")
+    )
+
+
+_shared: dict[tuple[int, float], SqlSandbox] = {}
+_shared_lock = threading.Lock()
+
+
+def shared_sandbox(timeout_s: float = 10.0) -> SqlSandbox:
+    """Return this process's own sandbox with this deadline; a fork gets another one, since pipes cannot be shared."""
+    key = (os.getpid(), float(timeout_s))
+    with _shared_lock:
+        if key not in _shared:
+            _shared[key] = SqlSandbox(timeout_s=timeout_s)
+        return _shared[key]

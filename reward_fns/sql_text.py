@@ -1,0 +1,164 @@
+"""From raw model text to one SQL query: extraction, and the official scorer's clean-up of a query.
+
+Both are pure functions on ``str`` that never raise, in time linear in the length of the text.
+"""
+
+import re
+from dataclasses import dataclass
+
+CURRENT_DATE = "2100-12-31"
+CURRENT_TIME = "23:59:00"
+NOW = f"{CURRENT_DATE} {CURRENT_TIME}"
+VITAL_RANGES = {
+    "temperature": (35.5, 38.1),
+    "sao2": (95.0, 100.0),
+    "heart_rate": (60.0, 100.0),
+    "respiration": (12.0, 18.0),
+    "systolic_bp": (90.0, 120.0),
+    "diastolic_bp": (60.0, 90.0),
+    "mean_bp": (60.0, 110.0),
+}
+
+_SPECIAL_TOKEN = re.compile(r"<\|\w{1,40}\|>|</?s>|<(?:bos|eos|pad|unk)>")
+_NULL = re.compile(r"""[\s'"`*]*null[\s'"`*.;]*""", re.IGNORECASE)
+# What a query starts with. "With" and "select" also start English sentences, so WITH must introduce a table.
+_QUERY = (
+    r"(?:SELECT\b|VALUES\s*\("
+    r"|WITH\s+(?:RECURSIVE\s+)?[\"`\[]?\w+[\"`\]]?\s*(?:\([^()]*\)\s*)?AS\s*(?:(?:NOT\s+)?MATERIALIZED\s*)?\()"
+)
+_COMMENTS = r"(?:\s|--[^\n]*+(?:\n|\Z)|/\*(?s:.*?)\*/)*+"
+_STARTS_WITH_QUERY = re.compile(_COMMENTS + _QUERY, re.IGNORECASE)
+_QUERY_LINE = re.compile(r"^[ \t]*(?:(?:SQL|Query|Answer|SQL query)[ \t]*:[ \t]*)?(?=" + _QUERY + ")", re.I | re.M)
+_FENCE_TAG = re.compile(r"[ \t]*(sql|sqlite|sqlite3)?[ \t]*(?:\r?\n|(?<=[a-z3])[ \t])", re.IGNORECASE)
+_OTHER_LANGUAGE = re.compile(r"[ \t]*[\w+-]+[ \t]*\r?\n")
+
+# SQLite's string literals, quoted identifiers ('' inside quotes reads as two adjacent literals) and comments.
+_QUOTED_OR_COMMENT = re.compile(
+    r"""'[^']*(?:'|\Z)|"[^"]*(?:"|\Z)|`[^`]*(?:`|\Z)|\[[^\]]*(?:\]|\Z)|(?P<comment>--[^\n]*|/\*(?s:.*?)(?:\*/|\Z))"""
+)
+_MYSQL_DATE = re.compile(r"DATE_(SUB|ADD)\((\w+\(\)|'[^']+')[, ]+ INTERVAL (\d+) (DAY|MONTH|YEAR)\)")
+_LOWER = re.compile(r" (([a-zA-Z0-9_]+)_lower)")
+_UPPER = re.compile(r" (([a-zA-Z0-9_]+)_upper)")
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What a model's text says: a query, an abstention, or (``sql`` None and not ``abstained``) neither.
+
+    ``format_ok``: the text is exactly one answer in an accepted form, with nothing around it.
+    """
+
+    sql: str | None
+    abstained: bool
+    format_ok: bool
+
+
+_NOTHING = Extraction(sql=None, abstained=False, format_ok=False)
+
+
+def extract_sql(text: str) -> Extraction:
+    """Read the answer out of raw model text.
+
+    1. Special tokens such as ``<|im_end|>`` are removed.
+    2. Only what follows the last ``</think>`` counts (the opening tag may stand in the prompt). A ``<think>`` that is
+       never closed leaves no answer.
+    3. Of ``<answer>`` tags the last counts; within it, or without one in the whole text:
+    4. the last fence marked sql, else the last unmarked fence (an unclosed one, cut off by the length limit, counts);
+    5. without a fence, text that starts with a query is the query to its end. Prose before it is cut
+       when it ends in a colon or the query's line is labelled ``SQL:``, ``Query:`` or ``Answer:``.
+
+    ``null`` alone (any case, quoted, in a fence or tag, with a full stop or semicolon) is an abstention. The accepted
+    forms for ``format_ok`` are a bare query or ``null``, one fence, or one answer tag around either, each
+    optionally after one think block.
+    """
+    text = _SPECIAL_TOKEN.sub("", text)
+    thinking, _, rest = text.rpartition("</think>")
+    if "<think>" in rest:
+        return _NOTHING
+    before_thinking = thinking.partition("<think>")[0] if "<think>" in thinking else ""
+    one_block = not before_thinking.strip() and thinking.count("<think>") <= 1 and "</think>" not in thinking
+    body, tag_alone = _answer_tag(rest)
+    body, fence_alone = _fence(body)
+    if body is None:
+        return _NOTHING
+    clean = one_block and tag_alone and fence_alone is not False
+    body = body.strip()
+    if _NULL.fullmatch(body):
+        return Extraction(sql=None, abstained=True, format_ok=clean)
+    if fence_alone is None and not _STARTS_WITH_QUERY.match(body):
+        body, clean = _after_prose(body), False
+    if not body:
+        return _NOTHING
+    return Extraction(sql=body, abstained=False, format_ok=clean and _is_one_query(body))
+
+
+def _answer_tag(text: str) -> tuple[str, bool]:
+    """Return the content of the last answer tag (or all of the text) and whether nothing stands around it."""
+    before_end, end, after = text.rpartition("</answer>")
+    before, start, body = (before_end if end else text).rpartition("<answer>")
+    if not start:
+        return (before_end, False) if end else (text, True)
+    return body, bool(end) and not before.strip() and not after.strip()
+
+
+def _fence(text: str) -> tuple[str | None, bool | None]:
+    """Return the content of the fence that counts and whether it stands alone.
+
+    Without any fence: the text itself and None. With fences in other languages only: None and False.
+    """
+    parts = text.split("```")
+    if len(parts) == 1:
+        return text, None
+    alone = len(parts) == 3 and not parts[0].strip() and not parts[2].strip()
+    plain = None
+    for inside in reversed(parts[1::2]):
+        tag = _FENCE_TAG.match(inside)
+        if tag and tag[1]:
+            return inside[tag.end():], alone
+        if plain is None and (_STARTS_WITH_QUERY.match(inside) or _NULL.fullmatch(inside)
+                              or not _OTHER_LANGUAGE.match(inside)):
+            plain = inside
+    return plain, alone
+
+
+def _after_prose(text: str) -> str | None:
+    start = _QUERY_LINE.search(text)
+    if start and (start[0].strip() or text[: start.start()].rstrip().endswith(":")):
+        return text[start.end():]
+    return None
+
+
+def _is_one_query(sql: str) -> bool:
+    bare = _QUOTED_OR_COMMENT.sub(" ", sql).rstrip().removesuffix(";")
+    return bool(_STARTS_WITH_QUERY.match(sql)) and ";" not in bare
+
+
+def strip_comments(sql: str) -> str:
+    """Replace each comment by a space, as SQLite reads it; literals and quoted identifiers are kept."""
+    return _QUOTED_OR_COMMENT.sub(lambda match: " " if match["comment"] else match[0], sql)
+
+
+def clean_up(sql: str) -> str:
+    """Apply the official scorer's clean-up (EHRSQL-2024 version 1.1.1) to a query before it is executed.
+
+    The scorer turns line breaks into spaces first, so that a ``-- comment`` swallows the rest of the query. Here
+    comments are removed before that: the one difference, and none for a query without comments. What the scorer
+    does inside string literals (runs of spaces collapse, ``current_time`` is replaced) is kept.
+    """
+    sql = re.sub(" +", " ", strip_comments(sql).replace("\n", " ")).strip()
+    sql = sql.replace("> =", ">=").replace("< =", "<=").replace("! =", "!=")
+    sql = _MYSQL_DATE.sub(_sqlite_datetime, sql)
+    sql = sql.replace("current_time", f"'{NOW}'").replace("current_date", f"'{CURRENT_DATE}'")
+    sql = sql.replace("'now'", f"'{NOW}'").replace("NOW()", f"'{NOW}'")
+    sql = sql.replace("CURDATE()", f"'{CURRENT_DATE}'").replace("CURTIME()", f"'{CURRENT_TIME}'")
+    lower, upper = _LOWER.search(sql), _UPPER.search(sql)
+    if lower and upper and lower[2] == upper[2] and lower[2] in VITAL_RANGES:
+        low, high = VITAL_RANGES[lower[2]]
+        sql = sql.replace(lower[1], str(low)).replace(upper[1], str(high))
+    return sql.replace("%y", "%Y").replace("%j", "%J")
+
+
+def _sqlite_datetime(match: re.Match) -> str:
+    direction, date, number, unit = match.groups()
+    plural = "" if number == "1" else "s"
+    return f"datetime({date}, '{'-' if direction == 'SUB' else '+'}{number} {unit.lower()}{plural}')"

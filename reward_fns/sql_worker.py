@@ -1,0 +1,218 @@
+"""The process side of ``reward_fns.sql_sandbox``: executes one untrusted query at a time against one database.
+
+Run by file path with ``python -I -S``, so only the standard library and ``reward_fns.answers`` are loaded and
+nothing depends on the environment or the current folder. Requests and replies are JSON lines on stdin and stdout.
+"""
+
+import json
+import os
+import re
+import resource
+import select
+import signal
+import sqlite3
+import sys
+import time
+
+sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from reward_fns.answers import canonical_answer  # noqa: E402
+
+# Deterministic functions only. Left out on purpose: random, randomblob, zeroblob, load_extension, sqlite_*, fts3_*,
+# json_* and whatever else this build of SQLite offers.
+FUNCTIONS = frozenset(
+    """
+    avg count group_concat max min sum total
+    cume_dist dense_rank first_value lag last_value lead nth_value ntile percent_rank rank row_number
+    date datetime julianday strftime time unixepoch
+    abs char coalesce format glob hex ifnull iif instr length like likelihood likely lower ltrim nullif printf quote
+    replace round rtrim sign soundex substr substring trim typeof unicode unlikely upper
+    acos acosh asin asinh atan atan2 atanh ceil ceiling cos cosh degrees exp floor ln log log10 log2 mod pi pow power
+    radians sin sinh sqrt tan tanh trunc
+    """.split()
+)
+LIMITS = {
+    sqlite3.SQLITE_LIMIT_LENGTH: 1_000_000,  # bytes in a cell, a row being sorted or a text being built
+    sqlite3.SQLITE_LIMIT_SQL_LENGTH: 200_000,  # bytes; the sandbox refuses longer text before
+    sqlite3.SQLITE_LIMIT_COLUMN: 500,
+    sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 500,
+    sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 50,
+    sqlite3.SQLITE_LIMIT_VDBE_OP: 250_000,
+    sqlite3.SQLITE_LIMIT_FUNCTION_ARG: 100,
+    sqlite3.SQLITE_LIMIT_ATTACHED: 0,
+    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 1_000,
+    sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER: 0,
+    sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 0,
+    sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
+}
+PRAGMAS = ("query_only = ON", "temp_store = MEMORY", "trusted_schema = OFF", "cache_size = -65536")
+DATABASE_FAULTS = {
+    sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM
+}
+PROGRESS_OPCODES = 1_000
+PARENT_CHECK_S = 5.0
+
+_QUERY = re.compile(r"\s*(?:SELECT|WITH|VALUES)\b", re.IGNORECASE)
+# The clean-up has replaced the clock's legal spellings. Others would make the answer depend on the day of the run.
+_CLOCK = re.compile(
+    r"'\s*now\s*'|\b(?:date|time|datetime|julianday|unixepoch)\s*\(\s*\)|\bstrftime\s*\(\s*'[^']*'\s*\)", re.IGNORECASE
+)
+
+
+class Refused(Exception):
+    """The query is not one read-only, repeatable query over the tables."""
+
+
+class TooLarge(Exception):
+    """The result is over the caps on rows or bytes."""
+
+
+class Guard:
+    """SQLite authorizer: SELECT, recursion, listed functions and the database's own tables; all else is denied."""
+
+    def __init__(self, tables: set[str]):
+        self.tables = tables
+        self.denied: str | None = None
+
+    def __call__(self, action: int, first: str | None, second: str | None, database: str | None, _) -> int:
+        if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE):
+            return sqlite3.SQLITE_OK
+        if action == sqlite3.SQLITE_FUNCTION and second.lower() in FUNCTIONS:
+            return sqlite3.SQLITE_OK
+        if action == sqlite3.SQLITE_READ and self._may_read(first.lower(), second, database):
+            return sqlite3.SQLITE_OK
+        self.denied = f"not allowed: {second or first or 'this statement'}"
+        return sqlite3.SQLITE_DENY
+
+    def _may_read(self, table: str, column: str, database: str | None) -> bool:
+        # A table of which no column is used (count(*)) is named without its database, and so is a CTE.
+        # Table-valued functions that come through here are seen in the bytecode.
+        if column == "" and database is None:
+            return not table.startswith("sqlite_")
+        return database == "main" and table in self.tables
+
+
+class Database:
+    """A warm connection. ``identity`` is [URI, mtime in ns, size]: another one means another or a rebuilt file."""
+
+    def __init__(self, identity: list):
+        self.identity = identity
+        self.connection = sqlite3.connect(
+            f"{identity[0]}?mode=ro&immutable=1", uri=True, isolation_level=None, cached_statements=0
+        )
+        self.connection.text_factory = lambda raw: raw.decode(errors="ignore")
+        names = self.connection.execute("SELECT lower(name) FROM sqlite_master WHERE type IN ('table', 'view')")
+        tables = {name for (name,) in names if not name.startswith("sqlite_")}
+        if not tables:
+            raise sqlite3.DatabaseError("it holds no tables")
+        for pragma in PRAGMAS:
+            self.connection.execute(f"PRAGMA {pragma}")
+        for limit, value in LIMITS.items():
+            self.connection.setlimit(limit, value)
+        self.guard = Guard(tables)
+        self.connection.set_authorizer(self.guard)
+
+    def execute(self, sql: str, timeout_s: float, max_rows: int, max_bytes: int) -> dict:
+        """Return the reply's fields for a query that executes; raise for one that does not."""
+        if not _QUERY.match(sql):
+            raise Refused("not a query: it must start with SELECT, WITH or VALUES")
+        if _CLOCK.search(sql):
+            raise Refused("not allowed: the clock")
+        self.guard.denied = None
+        deadline = time.monotonic() + timeout_s
+        self.connection.set_progress_handler(lambda: time.monotonic() > deadline, PROGRESS_OPCODES)
+        reads_table = self._reads_table(sql)
+        rows = size = 0
+
+        def fetched():
+            nonlocal rows, size
+            for row in self.connection.execute(sql):
+                rows += 1
+                size += sum(len(cell) if isinstance(cell, str | bytes) else 8 for cell in row)
+                if rows > max_rows or size > max_bytes:
+                    raise TooLarge(f"over {max_rows} rows or {max_bytes} bytes")
+                yield row
+
+        answer = canonical_answer(fetched())
+        return {"status": "ok", "answer": answer, "reads_table": reads_table, "rows": rows}
+
+    def _reads_table(self, sql: str) -> bool:
+        """Read in the bytecode whether a table of the database is opened; a CTE that is never used opens none."""
+        reads = False
+        for _, opcode, _, root_page, database, *_ in self.connection.execute(f"EXPLAIN {sql}"):
+            if opcode == "VOpen" or (opcode == "OpenRead" and (database != 0 or root_page == 1)):
+                raise Refused("not allowed: virtual, temporary or schema table")
+            reads = reads or opcode == "OpenRead"
+        return reads
+
+
+def answer_request(database: Database, request: dict, settings: dict) -> dict:
+    """Execute one request's SQL; every failure of a query becomes a reply."""
+    try:
+        return database.execute(request["sql"], settings["timeout_s"], settings["max_rows"], settings["max_bytes"])
+    except Refused as error:
+        return {"status": "refused", "error": str(error)}
+    except TooLarge as error:
+        return {"status": "too_large", "error": str(error)}
+    except MemoryError:
+        return {"status": "error", "error": "out of memory", "retire": True}
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0)
+        if code == sqlite3.SQLITE_INTERRUPT:
+            return {"status": "timeout", "error": "over the deadline"}
+        if code & 0xFF in DATABASE_FAULTS and code != sqlite3.SQLITE_IOERR_NOMEM:
+            return {"status": "database", "error": str(error)}
+        if database.guard.denied:
+            return {"status": "refused", "error": database.guard.denied}
+        return {"status": "error", "error": str(error)}
+    except (sqlite3.Warning, UnicodeError) as error:
+        return {"status": "error", "error": str(error)}
+
+
+def confine(memory_mb: int) -> None:
+    """Bound what this process can take, whatever SQLite does."""
+    memory = memory_mb * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def send(reply: dict) -> None:
+    sys.stdout.write(json.dumps(reply) + "\n")
+    sys.stdout.flush()
+
+
+def serve(settings: dict) -> None:
+    """Answer requests until stdin closes or the parent is gone."""
+    parent = os.getppid()
+    confine(settings["memory_mb"])
+    send({"status": "ready"})
+    database = None
+    reply = {}
+    while "retire" not in reply:
+        # End of file tells that the parent died, unless a fork of it still holds the pipe.
+        while not select.select([sys.stdin], [], [], PARENT_CHECK_S)[0]:
+            if os.getppid() != parent:
+                return
+        line = sys.stdin.readline()
+        if not line.endswith("\n"):
+            return
+        request = json.loads(line)
+        # Unhandled SIGALRM ends the process even inside one long opcode: this bounds an orphan too.
+        signal.setitimer(signal.ITIMER_REAL, settings["hard_timeout_s"])
+        try:
+            if database is None or database.identity != request["database"]:
+                database = Database(request["database"])
+            reply = answer_request(database, request, settings)
+        except sqlite3.Error as error:
+            reply = {"status": "database", "error": str(error)}
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        send(reply)
+
+
+if __name__ == "__main__":
+    try:
+        serve(json.loads(sys.argv[1]))
+    except BrokenPipeError:
+        os._exit(1)

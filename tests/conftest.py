@@ -1,0 +1,15 @@
+import os
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real EHRSQL-2024 and MIMIC-IV demo data, where a developer has them: ``$SHARED_DATA`` or ``../shared/data``."""
+    path = Path(os.environ.get("SHARED_DATA", REPO.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no shared data at {path} (set SHARED_DATA)")
+    return path
