@@ -1,7 +1,7 @@
 """Build the EHRSQL-2024 SQLite database from a MIMIC-IV tree (demo, full release or synthetic).
 
-    python -m data_prep.build_ehr_db --data_dir mimic-iv-demo --out_dir data --num_patient 100 \\
-        --timeshift --current_time "2100-12-31 23:59:00" --start_year 2100 --time_span 0 --cur_patient_ratio 0.1
+    python -m data_prep.build_ehr_db --data_dir mimic-iv-demo --out_dir data --num_patient 100 --timeshift \\
+        --current_time "2100-12-31 23:59:00" --start_year 2100 --time_span 0 --cur_patient_ratio 0.1
 
 are the shared task's options. The same tree and options always give the same database.
 """
@@ -25,8 +25,8 @@ from data_prep.mimic_csv import MimicTree
 SCHEMA = Path(__file__).with_name("ehr_schema.sql")
 TABLE_COUNT = 17
 
-# Cleaned text that is stored as NULL. The shared task's pipeline passed its tables through CSV files, where these
-# became NULL only after the rules had counted them as values.
+# Cleaned text that is stored as NULL. The shared task's pipeline passed its tables through CSV files, where
+# these became NULL only after the rules had counted them as values.
 NULL_TEXT = ("", "-nan", "n/a", "nan", "null")
 
 
@@ -53,9 +53,9 @@ def build(
                 on_table(name, len(rows))
             db.commit()
         except sqlite3.IntegrityError as error:
-            raise InputError(f"cannot build {name}: {error}; complete or remove such rows in the tree") from error
+            raise InputError(f"cannot fill {name}: {error}; complete or remove such rows") from error
         except sqlite3.OperationalError as error:
-            raise InputError(f"cannot write {out_path}: {error}; free space or choose another folder") from error
+            raise InputError(f"cannot write {out_path}: {error}; free space or choose another") from error
     return counts
 
 
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--data_dir", type=Path, required=True, help="MIMIC-IV tree: hosp/*.csv[.gz] and icu/*.csv[.gz]")
     add("--out_dir", type=Path, required=True, help="folder for the database")
     add("--db_name", default="mimic_iv", help="the database is OUT_DIR/DB_NAME.sqlite")
-    add("--num_patient", type=int, default=BuildOptions.num_patient, help="patients to draw; all where there are fewer")
+    add("--num_patient", type=int, default=BuildOptions.num_patient, help="patients to draw, or all")
     add(
         "--cur_patient_ratio",
         type=float,
@@ -99,12 +99,12 @@ def main(argv: list[str] | None = None) -> None:
     add(
         "--timeshift",
         action="store_true",
-        help="move each patient's first admission into the years from --start_year on and hide what lies after "
-        "--current_time; needs the three options below, which have no effect without it",
+        help="move each patient's first admission into the years from --start_year on and hide what lies "
+        "after --current_time; needs the three options below, which have no effect without it",
     )
     add("--current_time", help="'now' in the database, as '2100-12-31 23:59:00'")
     add("--start_year", type=int, help="first year of admissions")
-    add("--time_span", type=int, help="number of further years in which first admissions lie, later ones more often")
+    add("--time_span", type=int, help="further years in which first admissions lie, later ones more often")
     args = vars(parser.parse_args(argv))
     data_dir, out_dir, db_name = (args.pop(name) for name in ("data_dir", "out_dir", "db_name"))
     if Path(db_name).name != db_name:

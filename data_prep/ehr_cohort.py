@@ -18,8 +18,8 @@ TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 class BuildOptions:
     """Which patients, and when they are put.
 
-    Without ``timeshift`` all times stay as they are, ``current_time``, ``start_year`` and ``time_span`` are not
-    used, and the current patients are those whose discharge time is empty in the source.
+    Without ``timeshift`` all times stay as they are; ``current_time``, ``start_year`` and ``time_span`` are
+    not used, and the current patients are those whose discharge time is empty in the source.
     """
 
     num_patient: int = 100
@@ -44,14 +44,16 @@ class BuildOptions:
             raise InputError(f"--timeshift needs {', '.join(missing)} too")
         if self.time_span < 0:
             raise InputError(f"time_span is {self.time_span}; give 0 or more years")
-        if self.start_year < 1200 or self.start_year + self.time_span > 9800:
-            raise InputError(f"start_year is {self.start_year}; start_year to start_year + time_span lie in 1200..9800")
+        if not 1200 <= self.start_year <= self.start_year + self.time_span <= 9800:
+            raise InputError(
+                f"start_year is {self.start_year}; all of start_year..+time_span must be in 1200..9800"
+            )
         try:
-            valid = datetime.strptime(self.current_time, TIME_FORMAT).strftime(TIME_FORMAT) == self.current_time
-        except ValueError:
-            valid = False
-        if not valid:
-            raise InputError(f"current_time is {self.current_time!r}; write it as '2100-12-31 23:59:00'")
+            datetime.strptime(self.current_time, TIME_FORMAT)
+        except ValueError as error:
+            raise InputError(
+                f"current_time is {self.current_time!r}; write it as '2100-12-31 23:59:00'"
+            ) from error
 
 
 class TimeShift:
@@ -69,12 +71,15 @@ class TimeShift:
         weights = np.arange(1, options.time_span + 2)
         years = options.start_year + np.arange(options.time_span + 1)
         earliest = admissions.groupby("subject_id", sort=False)["admittime"].min()
-        target = [rng.choice(years, p=weights / weights.sum()) for _ in earliest]  # in order of first appearance
+        target = [rng.choice(years, p=weights / weights.sum()) for _ in earliest]  # by first appearance
         days = ((target - earliest.dt.year) * 365).dropna().astype("int64")
         self._offset = pd.Series((days * 86_400).to_numpy().astype("timedelta64[s]"), index=days.index)
 
     def move(self, frame: pd.DataFrame, start: str, end: str | None = None) -> pd.DataFrame:
-        """Move ``start`` and ``end``; a time after the current one becomes NaT, a row without a start is dropped."""
+        """Move ``start`` and ``end``; what lies after the current time becomes NaT.
+
+        A row without a start is dropped, with time shift or not: the database requires one.
+        """
         if self._active:
             offset = frame["subject_id"].map(self._offset)
             moved = {column: frame[column] + offset for column in (start, end) if column}
@@ -88,7 +93,7 @@ class TimeShift:
 
 
 def draw_cohort(admissions: pd.DataFrame, options: BuildOptions, rng: np.random.Generator) -> set[int]:
-    """Subjects: first the current patients (some admission not yet over), then others; all where there are too few."""
+    """Draw the subjects: current patients (some admission is not over), then others; all if too few."""
 
     def draw(candidates: np.ndarray, number: int) -> np.ndarray:
         try:

@@ -1,7 +1,7 @@
 """The rules that turn MIMIC-IV's files into the 17 tables of the EHRSQL-2024 database.
 
-The questions' gold answers hold for one database only, so each rule, and the order in which random numbers are
-drawn, is that of the shared task's own pipeline (https://github.com/glee4810/ehrsql-2024).
+The questions' gold answers hold for one database only, so each rule, and the order in which random numbers
+are drawn, is that of the shared task's own pipeline (https://github.com/glee4810/ehrsql-2024).
 """
 
 import json
@@ -35,8 +35,8 @@ VITAL_SIGNS = (223762, 220277, 220045, 220210, 220050, 220051, 220052, 224639, 2
 class EhrTables:
     """Iterating yields (table name, rows) for the 17 tables in the schema's order; it can be done once.
 
-    ``row_id`` is a row's place in its frame, and rows stand in source order. Ids are numbers, times datetime64,
-    text is lower case; NULL is NaN or NaT. Raises ``InputError`` where the tree's files contradict each other.
+    ``row_id`` is a row's place in its frame, and rows stand in source order. Types are those of
+    ``MimicTree.read``. Raises ``InputError`` where the tree's files contradict each other.
     """
 
     def __init__(self, tree: MimicTree, options: BuildOptions):
@@ -45,8 +45,7 @@ class EhrTables:
         patients, admissions = tree.read("hosp/patients"), tree.read("hosp/admissions")
         icustays, transfers = tree.read("icu/icustays"), tree.read("hosp/transfers")
         _check_people(patients, admissions)
-        sources = {"subject_id": patients, "hadm_id": admissions, "stay_id": icustays, "transfer_id": transfers}
-        self._new_ids = _new_ids(sources) if options.deid else {}
+        self._new_ids = _new_ids(patients, admissions, icustays, transfers) if options.deid else {}
 
         birth_year = patients["anchor_year"] - patients["anchor_age"]
         patients["dob"] = birth_year.map({year: birth_date(year) for year in birth_year.unique()})
@@ -70,8 +69,8 @@ class EhrTables:
 
     def __iter__(self) -> Iterator[tuple[str, pd.DataFrame]]:
         for name, rows in self._tables():
-            new_ids = {column: rows[column].map(ids) for column, ids in self._new_ids.items() if column in rows}
-            yield name, rows.assign(**new_ids)
+            columns = self._new_ids.keys() & set(rows)
+            yield name, rows.assign(**{column: rows[column].map(self._new_ids[column]) for column in columns})
 
     def _tables(self) -> Iterator[tuple[str, pd.DataFrame]]:
         yield "patients", self._patients
@@ -96,9 +95,16 @@ class EhrTables:
         yield "labevents", labs
         prescriptions = self._prescriptions()
         yield "prescriptions", prescriptions
-        yield "cost", self._cost(diagnoses, labs, procedures, prescriptions)
+        cost = self._cost(
+            ("diagnoses_icd", diagnoses, "icd_code", "charttime"),
+            ("labevents", labs, "itemid", "charttime"),
+            ("procedures_icd", procedures, "icd_code", "charttime"),
+            ("prescriptions", prescriptions, "drug", "starttime"),
+        )
+        yield "cost", cost
 
-        needed = f"itemid IN {VITAL_SIGNS} AND {_not_null('stay_id', 'charttime', 'valuenum', 'valueuom')}"
+        needed = _not_null("stay_id", "charttime", "valuenum", "valueuom")
+        needed = f"itemid IN {VITAL_SIGNS} AND {needed}"
         yield "chartevents", self._measurements("icu/chartevents", "charttime", items, needed)
         needed = _not_null("stay_id", "totalamount")
         inputs = self._measurements("icu/inputevents", "starttime", items, needed)
@@ -125,11 +131,12 @@ class EhrTables:
     def _diagnoses(self, codes: pd.Series) -> pd.DataFrame:
         """A diagnosis has no time of its own: it gets that of the admission."""
         rows = self._tree.read("hosp/diagnoses_icd", _not_null("icd_code", "icd_version"), self._of_cohort)
-        rows = rows.assign(icd_code=icd_code(rows), charttime=rows["hadm_id"].map(self._original["admittime"]))
+        admitted = rows["hadm_id"].map(self._original["admittime"])
+        rows = rows.assign(icd_code=icd_code(rows), charttime=admitted)
         return self._shift.move_events(rows[rows["icd_code"].isin(codes)], "charttime")
 
     def _procedures(self, codes: pd.Series) -> pd.DataFrame:
-        """A procedure has a date: its midnight counts where that lies within the admission, else the discharge."""
+        """A procedure has a date: its midnight counts if within the admission, else the discharge."""
         rows = self._tree.read("hosp/procedures_icd", _not_null("icd_code", "icd_version"), self._of_cohort)
         midnight = rows["chartdate"].dt.normalize()
         discharge = rows["hadm_id"].map(self._original["dischtime"])
@@ -143,7 +150,8 @@ class EhrTables:
 
         def keep(rows: pd.DataFrame) -> pd.DataFrame:
             dose = rows["dose_val_rx"].str.replace(",", "")
-            rows = rows.assign(dose_val_rx=dose)[dose.str.isdecimal() & belongs(rows["drug"], "prescriptions")]
+            valid = dose.str.isdecimal() & belongs(rows["drug"], "prescriptions")
+            rows = rows.assign(dose_val_rx=dose)[valid.astype(bool)]
             counts.update(zip(rows["drug"], rows["dose_unit_rx"], strict=True))
             return self._of_cohort(rows)
 
@@ -153,20 +161,11 @@ class EhrTables:
         for (drug, unit), _ in counts.most_common():  # of equal counts, the first seen comes first
             units.setdefault(drug, unit)
         rows = rows[rows["dose_unit_rx"] == rows["drug"].map(units)]
-        # The column is text, and EHRSQL-2024 has "100.0" there.
-        rows = rows.assign(dose_val_rx=rows["dose_val_rx"].map(float))
+        rows = rows.assign(dose_val_rx=rows["dose_val_rx"].map(float))  # EHRSQL-2024 has the text "100.0"
         return self._shift.move_events(rows, "starttime", "stoptime")
 
-    def _cost(
-        self, diagnoses: pd.DataFrame, labs: pd.DataFrame, procedures: pd.DataFrame, prescriptions: pd.DataFrame
-    ) -> pd.DataFrame:
-        """One made-up price for each code, the same wherever the code occurs."""
-        events = (
-            ("diagnoses_icd", diagnoses, "icd_code", "charttime"),
-            ("labevents", labs, "itemid", "charttime"),
-            ("procedures_icd", procedures, "icd_code", "charttime"),
-            ("prescriptions", prescriptions, "drug", "starttime"),
-        )
+    def _cost(self, *events: tuple[str, pd.DataFrame, str, str]) -> pd.DataFrame:
+        """One made-up price for each code. ``events``: four of (table, rows, code column, time column)."""
         parts = []
         for mean, (table, rows, code, time) in zip(self._rng.poisson(10, 4), events, strict=True):
             price = {value: round(self._rng.normal(mean, 1.0), 2) for value in sorted(rows[code].unique())}
@@ -200,11 +199,12 @@ def _not_null(*columns: str) -> str:
     return " AND ".join(f"{column} IS NOT NULL" for column in columns)
 
 
-def _new_ids(sources: dict[str, pd.DataFrame]) -> dict[str, pd.Series]:
+def _new_ids(*sources: pd.DataFrame) -> dict[str, pd.Series]:
     """For each id column, a series from old ids to 1..n in random order, from a generator of its own."""
     rng = np.random.default_rng(0)
-    old_ids = {column: np.unique(rows[column].dropna()) for column, rows in sources.items()}
-    return {column: pd.Series(1 + rng.permutation(len(old)), index=old) for column, old in old_ids.items()}
+    names = ("subject_id", "hadm_id", "stay_id", "transfer_id")
+    old_ids = {name: np.unique(rows[name].dropna()) for name, rows in zip(names, sources, strict=True)}
+    return {name: pd.Series(1 + rng.permutation(len(old)), index=old) for name, old in old_ids.items()}
 
 
 def _check_people(patients: pd.DataFrame, admissions: pd.DataFrame) -> None:
@@ -217,10 +217,13 @@ def _check_people(patients: pd.DataFrame, admissions: pd.DataFrame) -> None:
         for column in needed:
             if rows[column].isna().any():
                 raise InputError(f"hosp/{table} has rows without {column}; complete or remove them")
-        if rows[key].duplicated().any():
-            raise InputError(f"hosp/{table} has {key} {rows[key][rows[key].duplicated()].iloc[0]} twice; keep one")
+        twice = rows[key][rows[key].duplicated()]
+        if len(twice):
+            raise InputError(f"hosp/{table} has {key} {twice.iloc[0]} twice; keep one")
     if not (patients["anchor_year"] - patients["anchor_age"]).between(1, 9998).all():
         raise InputError("hosp/patients has an anchor_year - anchor_age that is no year; repair it")
     unknown = admissions["subject_id"][~admissions["subject_id"].isin(patients["subject_id"])]
     if len(unknown):
-        raise InputError(f"hosp/admissions has subject_id {unknown.iloc[0]}, which hosp/patients lacks; add the patient")
+        raise InputError(
+            f"hosp/admissions has subject_id {unknown.iloc[0]}, which hosp/patients lacks; add it"
+        )

@@ -7,7 +7,6 @@ are complete.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import random
@@ -25,6 +24,7 @@ from rich.console import Console
 from rich.progress import track
 
 from data_prep.atomic import atomic_output
+from data_prep.checksum import sha256_file
 from data_prep.ehrsql_report import TokenCounter, WordCounter, print_report, split_counts
 from data_prep.ehrsql_source import SPLITS, Question, read_split, seen_in_train, split_files, sql_skeleton
 from data_prep.errors import InputError
@@ -62,6 +62,8 @@ def prepare(options: Options, console: Console) -> None:
         raise InputError(f"--gold_sql_share {options.gold_sql_share:g}: give a share above 0 and at most 1")
     if options.max_prompt_length and not options.tokenizer:
         raise InputError("--max_prompt_length counts tokens; give the --tokenizer as well")
+    if options.out_dir.exists() and not options.out_dir.is_dir():
+        raise InputError(f"--out_dir {options.out_dir} is not a folder; choose another")
     prompt_files = template_files(options.prompt)
     counter = TokenCounter(options.tokenizer) if options.tokenizer else WordCounter()
     open_database(options.db).close()
@@ -103,7 +105,7 @@ def prepare(options: Options, console: Console) -> None:
     inputs += [path for split in questions for path in split_files(options.data_dir / split)]
     manifest = {
         "options": {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()},
-        "inputs": {str(path): sha256(path) for path in inputs},
+        "inputs": {str(path): sha256_file(path) for path in inputs},
         "counts": counts,
         "failed_gold": {
             split: {q.id: failures[q.gold] for q in split_questions if q.gold in failures}
@@ -191,7 +193,7 @@ def draw_taught(train: list[Question], answers: dict[str, str], options: Options
 
 
 def draw_examples(taught: list[Question], seed: int) -> list[dict[str, str]]:
-    """Few-shot examples, one more than a prompt shows: one unanswerable, the others of different templates."""
+    """Few-shot examples, one more than a prompt shows: one unanswerable, the rest of different templates."""
     shuffled = random.Random(seed).sample(taught, len(taught))
     one_each = {question.template or sql_skeleton(question.gold): question for question in reversed(shuffled)}
     answerable = [question for question in one_each.values() if question.answerable]
@@ -234,7 +236,6 @@ def write_outputs(out_dir: Path, rows: dict[str, list[dict[str, Any]]], manifest
 
     Files of an earlier run that this one does not make are removed.
     """
-    out_dir.mkdir(parents=True, exist_ok=True)
     manifest_path = out_dir / "manifest.json"
     with ExitStack() as stack:
         # The stack leaves in reverse order: nothing is renamed before all is written, the manifest last.
@@ -243,18 +244,12 @@ def write_outputs(out_dir: Path, rows: dict[str, list[dict[str, Any]]], manifest
         for name, split_rows in rows.items():
             partial = stack.enter_context(atomic_output(out_dir / f"{name}.parquet"))
             pq.write_table(pa.Table.from_pylist(split_rows), partial)
-            manifest["outputs"][f"{name}.parquet"] = {"rows": len(split_rows), "sha256": sha256(partial)}
+            manifest["outputs"][f"{name}.parquet"] = {"rows": len(split_rows), "sha256": sha256_file(partial)}
         manifest_partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         manifest_path.unlink(missing_ok=True)
         for name in PARQUET_NAMES:
             if name not in rows:
                 (out_dir / f"{name}.parquet").unlink(missing_ok=True)
-
-
-def sha256(path: Path) -> str:
-    """The hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -279,7 +274,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     option("--seed", type=int, default=0, help="of the share's draw and the few-shot examples")
     option("--timeout_s", type=float, default=60.0, help="deadline of one gold query in seconds")
-    prepare(Options(**vars(parser.parse_args(argv))), Console())
+    prepare(Options(**vars(parser.parse_args(argv))), Console(markup=False, soft_wrap=True))
 
 
 if __name__ == "__main__":

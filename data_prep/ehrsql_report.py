@@ -84,43 +84,31 @@ def print_report(console: Console, manifest: dict[str, Any], unit: str) -> None:
     table.add_column("")
     for split in manifest["counts"]:
         table.add_column(split, justify="right")
-    formats = {
-        "questions": "{:,}",
-        "answerable": "{:,}",
-        "unanswerable": "{:,}",
-        "failed_gold": "{:,}",
-        "seen_template": "{:,}",
-        "unseen_template": "{:,}",
-        "unknown_template": "{:,}",
-        "templates_seen": "{:,}",
-        "templates_unseen": "{:,}",
-        "select_1": "{:.1%}",
-        "prompt_mean": "{:,.1f}",
-        "prompt_max": "{:,}",
-        "prompts_over_limit": "{:,}",
-    }
-    names = {
-        "failed_gold": "gold failed",
-        "seen_template": "template seen in train",
-        "unseen_template": "template not in train",
-        "unknown_template": "template unknown",
-        "templates_seen": "annotated templates seen",
-        "templates_unseen": "annotated templates not seen",
-        "select_1": "SELECT 1",
-        "prompt_mean": f"prompt {unit}, mean",
-        "prompt_max": f"prompt {unit}, max",
-        "prompts_over_limit": f"prompts over {limit} {unit}",
-    }
-    for key, pattern in formats.items():
+    for key, label, pattern in (
+        ("questions", "questions", "{:,}"),
+        ("answerable", "answerable", "{:,}"),
+        ("unanswerable", "unanswerable", "{:,}"),
+        ("failed_gold", "gold failed", "{:,}"),
+        ("seen_template", "template seen in train", "{:,}"),
+        ("unseen_template", "template not in train", "{:,}"),
+        ("unknown_template", "template unknown", "{:,}"),
+        ("templates_seen", "annotated templates seen", "{:,}"),
+        ("templates_unseen", "annotated templates not seen", "{:,}"),
+        ("select_1", "SELECT 1", "{:.1%}"),
+        ("prompt_mean", f"prompt {unit}, mean", "{:,.1f}"),
+        ("prompt_max", f"prompt {unit}, max", "{:,}"),
+        ("prompts_over_limit", f"prompts over {limit} {unit}", "{:,}"),
+    ):
         values = [counts[key] for counts in manifest["counts"].values()]
         if any(value is not None for value in values):
-            table.add_row(names.get(key, key), *(pattern.format(v) if v is not None else "" for v in values))
+            table.add_row(label, *("" if value is None else pattern.format(value) for value in values))
     console.print(table)
     for split, failures in manifest["failed_gold"].items():
         if failures:
             first = "; ".join(f"{id} ({error})" for id, error in list(failures.items())[:FAILURES_SHOWN])
             fate = "left out" if split == "train" else "kept, never rewarded"
-            console.print(f"{split}: gold failed on {len(failures)} questions, {fate}: {first}", markup=False)
+            total = manifest["counts"][split]["questions"]
+            console.print(f"{split}: gold failed on {len(failures)} of {total} questions, {fate}: {first}")
     for name, output in manifest["outputs"].items():
         console.print(f"{name}: {output['rows']:,} rows")
-    console.print(f"Wrote {manifest['options']['out_dir']}/manifest.json", markup=False, soft_wrap=True)
+    console.print(f"Wrote {manifest['options']['out_dir']}/manifest.json")

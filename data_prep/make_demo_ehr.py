@@ -13,8 +13,9 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
-from data_prep.demo_hospital import COLUMNS, Hospital
+from data_prep.demo_hospital import admit_patient, fill_dictionaries
 from data_prep.demo_output import demo_output
+from data_prep.demo_records import COLUMNS, Records
 from data_prep.errors import InputError
 
 
@@ -28,16 +29,17 @@ def make_tree(out_dir: str | Path, patients: int = 120, seed: int = 0) -> dict[s
         raise InputError(f"--patients is {patients}; it must be at least 1")
     if seed < 0:
         raise InputError(f"--seed is {seed}; it must not be negative")
-    hospital = Hospital(seed)
+    records = Records(seed)
+    fill_dictionaries(records)
     for _ in track(range(patients), description="patients", console=Console(stderr=True)):
-        hospital.admit_patient()
+        admit_patient(records)
     with demo_output(out_dir) as tree:
         for name, columns in COLUMNS.items():
-            text = pd.DataFrame(hospital.rows[name], columns=columns).to_csv(index=False)
+            text = pd.DataFrame(records.rows[name], columns=columns).to_csv(index=False)
             path = tree / f"{name}.csv.gz"
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(gzip.compress(text.encode(), mtime=0))
-    return {name: len(rows) for name, rows in hospital.rows.items()}
+    return {name: len(rows) for name, rows in records.rows.items()}
 
 
 def main(argv: list[str] | None = None) -> None:

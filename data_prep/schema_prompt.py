@@ -73,9 +73,11 @@ def _create_table(database: sqlite3.Connection, table: str) -> str:
     for column in columns:
         samples = [] if column["name"].endswith("id") else _samples(database, table, column["name"])
         comment = f" -- {', '.join(samples)}" if samples else ""
-        lines.append(f"  {column['name']} {column['type']},{comment}")
-    lines += [f"  {key}," for key in keys]
-    return "\n".join([f"CREATE TABLE {table} (", *lines, ");"])
+        lines.append((f"{column['name']} {column['type']}", comment))
+    lines += [(key, "") for key in keys]
+    commas = [","] * (len(lines) - 1) + [""]
+    body = [f"  {text}{comma}{comment}" for (text, comment), comma in zip(lines, commas, strict=True)]
+    return "\n".join([f"CREATE TABLE {table} (", *body, ");"])
 
 
 def _samples(database: sqlite3.Connection, table: str, column: str) -> list[str]:

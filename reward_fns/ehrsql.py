@@ -34,6 +34,17 @@ from reward_fns.sql_text import Extraction, extract_sql
 
 logger = logging.getLogger(__name__)
 _logged: set[str] = set()
+_FAILED = {
+    "score": 0.0,
+    "acc": 0.0,
+    "executed": 0.0,
+    "abstained": 0.0,
+    "timed_out": 0.0,
+    "format_ok": 0.0,
+    "answerable": 0.0,
+    "pred": "error",
+    "grader_failed": 1.0,
+}
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,7 @@ def grade(solution_str: str, ground_truth: str, db_path: str | os.PathLike, time
             execution = shared_sandbox(timeout_s).execute(db_path, extraction.sql)
         answer = execution.answer if execution else None
         pred = "error" if answer is None else hashlib.sha256(answer.encode()).hexdigest()[:16]
-    acc = float(answer == ground_truth)
+    acc = float(answer is not None and answer == ground_truth)
     return Grade(extraction, execution, answerable=ground_truth != ABSTAIN, acc=acc, pred=pred)
 
 
@@ -99,15 +110,16 @@ def compute_score(
     """Score one sample for verl, with the same keys every time; see the module docstring for the values.
 
     ``extra_info["db_path"]`` is the database's absolute path; where no such file is on this node, the environment
-    variable ``EHRSQL_DB`` names it. ``data_source`` and the two ``reward_*`` arguments, which verl may pass, are unused.
-    A text or a database never raises; a misspelt keyword argument does (``TypeError``).
+    variable ``EHRSQL_DB`` names it. ``data_source`` and the two ``reward_*`` arguments, which verl may pass, are
+    unused. A text or a database never raises; a misspelt keyword argument does (``TypeError``).
     """
     try:
         result = grade(solution_str, ground_truth, _database_path(extra_info), timeout_s)
     except Exception as error:  # an exception here would end the training run
         _log_once(error)
-        return _scores(0.0, grader_failed=1.0, answerable=float(ground_truth != ABSTAIN))
-    if result.executed and not result.execution.reads_table or ground_truth == GOLD_FAILED:
+        return {**_FAILED, "answerable": float(ground_truth != ABSTAIN)}
+    is_constant = result.executed and not result.execution.reads_table
+    if is_constant or ground_truth == GOLD_FAILED:
         score = 0.0
     else:
         if result.acc:
@@ -119,32 +131,17 @@ def compute_score(
         else:
             score = 0.0
         score += format_bonus * result.extraction.format_ok
-    return _scores(
-        score,
-        acc=result.acc,
-        executed=float(result.executed),
-        abstained=float(result.abstained),
-        timed_out=float(result.timed_out),
-        format_ok=float(result.extraction.format_ok),
-        answerable=float(result.answerable),
-        pred=result.pred,
-    )
-
-
-def _scores(
-    score: float,
-    *,
-    acc: float = 0.0,
-    executed: float = 0.0,
-    abstained: float = 0.0,
-    timed_out: float = 0.0,
-    format_ok: float = 0.0,
-    answerable: float,
-    pred: str = "error",
-    grader_failed: float = 0.0,
-) -> dict[str, float | str]:
-    """The one place that makes verl's dictionary: its keys are these parameters."""
-    return dict(locals())
+    return {
+        "score": float(score),
+        "acc": result.acc,
+        "executed": float(result.executed),
+        "abstained": float(result.abstained),
+        "timed_out": float(result.timed_out),
+        "format_ok": float(result.extraction.format_ok),
+        "answerable": float(result.answerable),
+        "pred": result.pred,
+        "grader_failed": 0.0,
+    }
 
 
 def _database_path(extra_info: dict | None) -> str:

@@ -28,7 +28,9 @@ _QUERY = (
 )
 _COMMENTS = r"(?:\s|--[^\n]*+(?:\n|\Z)|/\*(?s:.*?)\*/)*+"
 _STARTS_WITH_QUERY = re.compile(_COMMENTS + _QUERY, re.IGNORECASE)
-_QUERY_LINE = re.compile(r"^[ \t]*(?:(?:SQL|Query|Answer|SQL query)[ \t]*:[ \t]*)?(?=" + _QUERY + ")", re.I | re.M)
+_QUERY_LINE = re.compile(
+    r"^[ \t]*(?:(?:SQL|Query|Answer|SQL query)[ \t]*:[ \t]*)?(?=" + _QUERY + ")", re.I | re.M
+)
 _FENCE_TAG = re.compile(r"[ \t]*(sql|sqlite|sqlite3)?[ \t]*(?:\r?\n|(?<=[a-z3])[ \t])", re.IGNORECASE)
 _OTHER_LANGUAGE = re.compile(r"[ \t]*[\w+-]+[ \t]*\r?\n")
 
@@ -114,9 +116,10 @@ def _fence(text: str) -> tuple[str | None, bool | None]:
     for inside in reversed(parts[1::2]):
         tag = _FENCE_TAG.match(inside)
         if tag and tag[1]:
-            return inside[tag.end():], alone
-        if plain is None and (_STARTS_WITH_QUERY.match(inside) or _NULL.fullmatch(inside)
-                              or not _OTHER_LANGUAGE.match(inside)):
+            return inside[tag.end() :], alone
+        if plain is None and (
+            _STARTS_WITH_QUERY.match(inside) or _NULL.fullmatch(inside) or not _OTHER_LANGUAGE.match(inside)
+        ):
             plain = inside
     return plain, alone
 
@@ -124,7 +127,7 @@ def _fence(text: str) -> tuple[str | None, bool | None]:
 def _after_prose(text: str) -> str | None:
     start = _QUERY_LINE.search(text)
     if start and (start[0].strip() or text[: start.start()].rstrip().endswith(":")):
-        return text[start.end():]
+        return text[start.end() :]
     return None
 
 

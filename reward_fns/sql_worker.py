@@ -20,17 +20,16 @@ from reward_fns.answers import canonical_answer  # noqa: E402
 
 # Deterministic functions only. Left out on purpose: random, randomblob, zeroblob, load_extension, sqlite_*, fts3_*,
 # json_* and whatever else this build of SQLite offers.
-FUNCTIONS = frozenset(
-    """
-    avg count group_concat max min sum total
-    cume_dist dense_rank first_value lag last_value lead nth_value ntile percent_rank rank row_number
-    date datetime julianday strftime time unixepoch
-    abs char coalesce format glob hex ifnull iif instr length like likelihood likely lower ltrim nullif printf quote
-    replace round rtrim sign soundex substr substring trim typeof unicode unlikely upper
-    acos acosh asin asinh atan atan2 atanh ceil ceiling cos cosh degrees exp floor ln log log10 log2 mod pi pow power
-    radians sin sinh sqrt tan tanh trunc
-    """.split()
-)
+_FUNCTION_NAMES = """
+avg count group_concat max min sum total
+cume_dist dense_rank first_value lag last_value lead nth_value ntile percent_rank rank row_number
+date datetime julianday strftime time unixepoch
+abs char coalesce format glob hex ifnull iif instr length like likelihood likely lower ltrim nullif printf quote
+replace round rtrim sign soundex substr substring trim typeof unicode unlikely upper
+acos acosh asin asinh atan atan2 atanh ceil ceiling cos cosh degrees exp floor ln log log10 log2 mod pi pow power
+radians sin sinh sqrt tan tanh trunc
+"""
+FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
 LIMITS = {
     sqlite3.SQLITE_LIMIT_LENGTH: 1_000_000,  # bytes in a cell, a row being sorted or a text being built
     sqlite3.SQLITE_LIMIT_SQL_LENGTH: 200_000,  # bytes; the sandbox refuses longer text before
@@ -47,7 +46,11 @@ LIMITS = {
 }
 PRAGMAS = ("query_only = ON", "temp_store = MEMORY", "trusted_schema = OFF", "cache_size = -65536")
 DATABASE_FAULTS = {
-    sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_PERM,
 }
 PROGRESS_OPCODES = 1_000
 PARENT_CHECK_S = 5.0
@@ -55,7 +58,8 @@ PARENT_CHECK_S = 5.0
 _QUERY = re.compile(r"\s*(?:SELECT|WITH|VALUES)\b", re.IGNORECASE)
 # The clean-up has replaced the clock's legal spellings. Others would make the answer depend on the day of the run.
 _CLOCK = re.compile(
-    r"'\s*now\s*'|\b(?:date|time|datetime|julianday|unixepoch)\s*\(\s*\)|\bstrftime\s*\(\s*'[^']*'\s*\)", re.IGNORECASE
+    r"'\s*now\s*'|\b(?:date|time|datetime|julianday|unixepoch)\s*\(\s*\)|\bstrftime\s*\(\s*'[^']*'\s*\)",
+    re.IGNORECASE,
 )
 
 
@@ -101,7 +105,9 @@ class Database:
             f"{identity[0]}?mode=ro&immutable=1", uri=True, isolation_level=None, cached_statements=0
         )
         self.connection.text_factory = lambda raw: raw.decode(errors="ignore")
-        names = self.connection.execute("SELECT lower(name) FROM sqlite_master WHERE type IN ('table', 'view')")
+        names = self.connection.execute(
+            "SELECT lower(name) FROM sqlite_master WHERE type IN ('table', 'view')"
+        )
         tables = {name for (name,) in names if not name.startswith("sqlite_")}
         if not tables:
             raise sqlite3.DatabaseError("it holds no tables")
@@ -149,7 +155,9 @@ class Database:
 def answer_request(database: Database, request: dict, settings: dict) -> dict:
     """Execute one request's SQL; every failure of a query becomes a reply."""
     try:
-        return database.execute(request["sql"], settings["timeout_s"], settings["max_rows"], settings["max_bytes"])
+        return database.execute(
+            request["sql"], settings["timeout_s"], settings["max_rows"], settings["max_bytes"]
+        )
     except Refused as error:
         return {"status": "refused", "error": str(error)}
     except TooLarge as error:
@@ -191,7 +199,8 @@ def serve(settings: dict) -> None:
     database = None
     reply = {}
     while "retire" not in reply:
-        # End of file tells that the parent died, unless a fork of it still holds the pipe.
+        # End of file tells that the parent died, unless a fork of it still holds the pipe. (PR_SET_PDEATHSIG would
+        # kill this process when the thread that started it ends, and reward threads come and go.)
         while not select.select([sys.stdin], [], [], PARENT_CHECK_S)[0]:
             if os.getppid() != parent:
                 return

@@ -10,6 +10,16 @@ EHRSQL_DATA=${EHRSQL_DATA:-}                    # folder with {train,valid,test}
 EHR_DB=${EHR_DB:-}                              # their SQLite database; empty: demo patients
 # ----------------------------------------------------------------------------------------------------------------------
 
+# Hydra takes each choice once, so preset= and hardware= among the arguments replace the variables.
+ARGUMENTS=()
+for argument in "$@"; do
+  case "$argument" in
+    preset=*) PRESET=${argument#*=} ;;
+    hardware=*) HARDWARE_CONFIG=${argument#*=} ;;
+    *) ARGUMENTS+=("$argument") ;;
+  esac
+done
+
 bash scripts/setup.sh
 PATH=$(realpath "$VENV/bin"):$PATH
 mkdir -p "$OUTPUT_DIR" || die "cannot make $OUTPUT_DIR; choose another OUTPUT_DIR"

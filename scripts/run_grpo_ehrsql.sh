@@ -12,7 +12,7 @@ NUM_SAMPLES=${NUM_SAMPLES:-} # test questions of the evaluations; empty: all
 HARDWARE_CONFIG=${HARDWARE_CONFIG:-$([ "$HARDWARE" = cpu ] && echo cpu || { [ "$(nvidia-smi -L | wc -l)" -ge 8 ] && echo gpu_8 || echo gpu_1; })}
 # ----------------------------------------------------------------------------------------------------------------------
 
-OVERRIDES=(preset="$PRESET" hardware="$HARDWARE_CONFIG" "$@")
+OVERRIDES=(preset="$PRESET" hardware="$HARDWARE_CONFIG" ${ARGUMENTS[@]+"${ARGUMENTS[@]}"})
 settings=$(python -m recipes.config ehrsql_grpo "${OVERRIDES[@]}") && eval "$settings"
 python -m recipes.doctor --output_dir "$OUTPUT_DIR"
 ehrsql_data

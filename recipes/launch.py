@@ -1,0 +1,128 @@
+"""Starts one of verl's trainers on a config of this repository.
+
+``python -m recipes.launch ehrsql_grpo|ehrsql_sft [override...]`` checks the Hydra overrides, sets the environment
+and becomes the trainer's process: ``verl.trainer.main_ppo``, or ``verl.trainer.sft_trainer`` under torchrun.
+"""
+
+import argparse
+import importlib.util
+import os
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+from dotenv import load_dotenv
+from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import DictConfig, OmegaConf
+
+from data_prep.errors import InputError
+from recipes import hardware
+from recipes.config import CONFIG_DIR, compose_config
+
+REPO = CONFIG_DIR.parent
+RAY_VARIABLES = "ray_kwargs.ray_init.runtime_env.env_vars"
+
+
+def override(key: str, value: object) -> str:
+    """The Hydra override ``key='value'`` for any string, e.g. a path with spaces."""
+    return f"{key}={QuotedString(str(value), Quote.single).with_quotes()}"
+
+
+def hardware_override(name: str, gpus: list[hardware.Gpu]) -> str:
+    """The choice of ``configs/hardware`` (GRPO) or ``configs/sft_hardware`` that uses this machine."""
+    kind = hardware.choose(gpus)
+    if name.endswith("_sft"):
+        return f"sft_hardware={kind}"
+    return "hardware=" + ("cpu" if kind == "cpu" else "gpu_8" if len(gpus) >= 8 else "gpu_1")
+
+
+def command(name: str, overrides: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The trainer's command line and environment for ``configs/<name>.yaml``.
+
+    Hardware that no override names is chosen by what is there. Fills ``ATTN_IMPLEMENTATION`` and
+    ``GPUS_PER_NODE``, which the configs read, into this process's environment.
+
+    Raises:
+        InputError: an override does not exist, a GPU or a data file is missing.
+    """
+    gpus = hardware.find_gpus()
+    if not any(text.startswith(("hardware=", "sft_hardware=")) for text in overrides):
+        overrides = [hardware_override(name, gpus), *overrides]
+    if importlib.util.find_spec("flash_attn") is None:
+        os.environ.setdefault("ATTN_IMPLEMENTATION", "sdpa")
+    if gpus:
+        os.environ.setdefault("GPUS_PER_NODE", str(len(gpus)))
+
+    config = compose_config(name, overrides)
+    _check(config, gpus)
+    variables = _variables(config)
+    env = os.environ | variables
+    if env.get("CUDA_VISIBLE_DEVICES") == "":
+        del env["CUDA_VISIBLE_DEVICES"]  # Ray takes the empty string for "no GPU", also for a logical one
+
+    arguments = ["--config-dir", str(CONFIG_DIR), "--config-name", name]
+    if "actor_rollout_ref" not in config:
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nnodes=1"]
+        torchrun += [f"--nproc_per_node={config.trainer.n_gpus_per_node}", "-m", "verl.trainer.sft_trainer"]
+        return [sys.executable, *torchrun, *arguments, *overrides], env
+
+    recipe = name.removesuffix("_grpo")
+    defaults = [override("reward.custom_reward_function.path", REPO / "reward_fns" / f"{recipe}.py")]
+    # Ray's processes on other nodes, or of a cluster that runs already, do not inherit this environment, and verl
+    # hands these to Ray without resolving interpolations.
+    defaults += [override(f"++{RAY_VARIABLES}.{key}", value) for key, value in variables.items()]
+    if hardware.ray_address():
+        # Ray refuses resources when it joins a cluster, and variables that the job was submitted with.
+        defaults += ["ray_kwargs.ray_init.num_cpus=null", "++ray_kwargs.ray_init.num_gpus=null"]
+        env["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"
+    return [sys.executable, "-m", "verl.trainer.main_ppo", *arguments, *defaults, *overrides], env
+
+
+def _check(config: DictConfig, gpus: list[hardware.Gpu]) -> None:
+    if config.trainer.device == "cuda" and not gpus and not hardware.ray_address():
+        raise InputError("the config asks for a GPU, but nvidia-smi finds none; use hardware=cpu or sft_hardware=cpu")
+    for key in ("train_files", "val_files"):
+        files = config.data[key]
+        for file in [files] if isinstance(files, str) else files or []:
+            if not Path(file).expanduser().is_file():
+                raise InputError(f"no such file: {file}; make it with data_prep.ehrsql and set data.{key}")
+
+
+def _variables(config: DictConfig) -> dict[str, str]:
+    """The variables that every process of the run needs."""
+    block = OmegaConf.select(config, RAY_VARIABLES)
+    if block is None and config.trainer.device == "cpu":  # SFT has no Ray; the variables are the same
+        block = OmegaConf.select(OmegaConf.load(CONFIG_DIR / "hardware" / "cpu.yaml"), RAY_VARIABLES)
+    variables = {} if block is None else {key: str(value) for key, value in block.items()}
+    # verl's file logger truncates its file, so a resumed run gets a new one.
+    run_dir = Path(config.trainer.default_local_dir).expanduser().absolute()
+    start = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    return variables | {
+        "TENSORBOARD_DIR": str(run_dir / "tensorboard"),
+        "VERL_FILE_LOGGER_PATH": str(run_dir / "metrics" / f"{start}.jsonl"),
+    }
+
+
+def launch(name: str, overrides: list[str]) -> None:
+    """Replace this process by the trainer."""
+    argv, env = command(name, overrides)
+    metrics = Path(env["VERL_FILE_LOGGER_PATH"]).parent
+    try:
+        metrics.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {metrics}: {error.strerror}; choose another output folder") from error
+    sys.stdout.flush()
+    os.execve(argv[0], argv, env)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="a file of configs/ without its ending: ehrsql_grpo or ehrsql_sft")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. preset=tiny trainer.save_freq=5")
+    args = parser.parse_args(argv)
+    load_dotenv(REPO / ".env")
+    launch(args.config, args.overrides)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""GRPO under the command-line names of the EHR-R1 recipe, translated to Hydra overrides.
+
+``train --data_path D --model_name M --output_dir O [override...]`` trains on ``D/train.parquet`` and validates on
+``D/valid.parquet``, both written by ``data_prep.ehrsql``. Overrides come last and win, e.g. ``algo=dapo``.
+"""
+
+import argparse
+from pathlib import Path
+
+from dotenv import load_dotenv
+from omegaconf import OmegaConf
+
+from data_prep.errors import InputError
+from recipes import hardware
+from recipes.config import CONFIG_DIR
+from recipes.launch import REPO, launch, override
+from recipes.models import prepare
+
+DEFAULT_PRESET = {"cpu": "tiny", "gpu": "sql_r1_3b"}
+
+
+def preset_for(model: str) -> str:
+    """The preset made for ``model``; for a model that none names, the smallest on a CPU and EHR-R1's on a GPU."""
+    for path in sorted((CONFIG_DIR / "preset").glob("*.yaml")):
+        if OmegaConf.load(path).recipe.get("model") == model:
+            return path.stem
+    return DEFAULT_PRESET[hardware.choose(hardware.find_gpus())]
+
+
+def data_files(data_path: Path) -> tuple[Path, Path]:
+    """The train and validation files in or beside ``data_path``, absolute.
+
+    Raises:
+        InputError: one of them does not exist.
+    """
+    train = data_path / "train.parquet" if data_path.is_dir() else data_path
+    valid = train.with_name("valid.parquet")
+    for path in (train, valid):
+        if path.suffix != ".parquet" or not path.is_file():
+            raise InputError(f"no such parquet file: {path}; --data_path is a folder written by data_prep.ehrsql")
+    return train.absolute(), valid.absolute()
+
+
+def overrides_for(args: argparse.Namespace) -> list[str]:
+    """The Hydra overrides that ``args`` stand for, the user's own last."""
+    train, valid = data_files(args.data_path)
+    output_dir = args.output_dir.absolute()
+    overrides = [
+        f"preset={args.preset or preset_for(args.model_name)}",
+        override("data.train_files", train),
+        override("data.val_files", valid),
+        override("actor_rollout_ref.model.path", prepare(args.model_name, output_dir / "start_model", [train])),
+        override("trainer.default_local_dir", output_dir),
+    ]
+    if args.num_epochs is not None:
+        overrides += [f"recipe.grpo.epochs={args.num_epochs}", "recipe.grpo.steps=null"]
+    if args.batch_size is not None:
+        overrides.append(f"recipe.grpo.batch_size={args.batch_size}")
+    if args.learning_rate is not None:
+        overrides.append(f"recipe.grpo.learning_rate={args.learning_rate}")
+    if args.use_wandb:
+        overrides.append("trainer.logger=[console,file,tensorboard,wandb]")
+    if args.wandb_project:
+        overrides.append(override("trainer.project_name", args.wandb_project))
+    if args.wandb_run_name:
+        overrides.append(override("trainer.experiment_name", args.wandb_run_name))
+    return overrides + args.overrides
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data_path", type=Path, required=True, help="folder with train.parquet and valid.parquet")
+    parser.add_argument("--model_name", required=True, help="start model: a Hugging Face id or a folder")
+    parser.add_argument("--output_dir", type=Path, required=True, help="checkpoints, metrics and logs")
+    parser.add_argument("--num_epochs", type=int, help="passes over the data (default: the preset's)")
+    parser.add_argument("--batch_size", type=int, help="prompts a step (default: the preset's)")
+    parser.add_argument("--learning_rate", type=float, help="(default: the preset's)")
+    parser.add_argument("--use_wandb", action="store_true", help="log to Weights & Biases too")
+    parser.add_argument("--wandb_project", help="(default: the recipe's name)")
+    parser.add_argument("--wandb_run_name", help="(default: grpo)")
+    parser.add_argument("--recipe", default="ehrsql", help="configs/<recipe>_grpo.yaml (default: ehrsql)")
+    parser.add_argument("--preset", help="a file of configs/preset (default: the one for --model_name)")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. algo=dapo trainer.save_freq=5")
+    return parser.parse_intermixed_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    load_dotenv(REPO / ".env")
+    launch(f"{args.recipe}_grpo", overrides_for(args))
+
+
+if __name__ == "__main__":
+    main()

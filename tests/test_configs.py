@@ -1,0 +1,150 @@
+import itertools
+import subprocess
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from data_prep.errors import InputError
+from recipes import launch
+from recipes.config import CONFIG_DIR, compose_config
+
+
+def choices(group: str) -> list[str]:
+    """The files of a config group; ``gpu_model`` is the part that the GPU presets share, not a preset."""
+    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml") if path.stem != "gpu_model")
+
+
+def resolved(name: str, *overrides: str) -> dict:
+    return OmegaConf.to_container(compose_config(name, list(overrides)), resolve=True)
+
+
+@pytest.mark.parametrize("preset", choices("preset"))
+def test_every_grpo_combination_composes(preset):
+    for hardware, algo, adapter in itertools.product(choices("hardware"), choices("algo"), choices("adapter")):
+        config = resolved(
+            "ehrsql_grpo", f"preset={preset}", f"hardware={hardware}", f"algo={algo}", f"adapter={adapter}"
+        )
+        recipe, model, rollout = config["recipe"], config["actor_rollout_ref"]["model"], config["actor_rollout_ref"]["rollout"]
+        where = f"{preset} {hardware} {algo} {adapter}"
+        assert recipe["max_prompt_length"] + recipe["max_response_length"] == recipe["max_length"], where
+        assert (rollout["prompt_length"], rollout["response_length"]) == (
+            recipe["max_prompt_length"],
+            recipe["max_response_length"],
+        ), where
+        assert (CONFIG_DIR / "prompts" / f"{recipe['prompt']}.jinja").is_file(), where
+        # One sequence has to fit a micro-batch, and a batch has to be shared out evenly.
+        actor = config["actor_rollout_ref"]["actor"]
+        assert actor["ppo_max_token_len_per_gpu"] >= recipe["max_length"], where
+        workers = config["trainer"]["n_gpus_per_node"] * config["trainer"]["nnodes"]
+        assert config["data"]["train_batch_size"] * rollout["n"] % workers == 0, where
+        assert actor["ppo_mini_batch_size"] <= config["data"]["train_batch_size"], where
+        assert (model["lora_rank"] > 0) == (adapter == "lora"), where
+        assert actor["use_kl_loss"] == (algo == "grpo_kl"), where
+        assert config["algorithm"]["adv_estimator"] == "grpo", where
+
+
+@pytest.mark.parametrize("preset", choices("preset"))
+def test_every_sft_combination_composes(preset):
+    for hardware, adapter in itertools.product(choices("sft_hardware"), choices("sft_adapter")):
+        config = resolved("ehrsql_sft", f"preset={preset}", f"sft_hardware={hardware}", f"sft_adapter={adapter}")
+        assert config["data"]["max_length"] <= config["data"]["max_token_len_per_gpu"]
+        assert config["optim"]["lr"] == config["recipe"]["sft"]["learning_rate"]
+        assert (config["model"]["lora_rank"] > 0) == (adapter == "lora")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["hardware=cpu", "preset=tiny"],
+        ["hardware=cpu", "preset=smollm2_135m", "algo=grpo_kl", "adapter=lora"],
+        ["hardware=gpu_8", "preset=qwen2_5_3b", "algo=dapo"],
+        ["hardware=cluster", "preset=sql_r1_3b", "algo=grpo_kl"],
+    ],
+)
+def test_verl_accepts_the_grpo_config(overrides):
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+    config = compose_config("ehrsql_grpo", overrides)
+    OmegaConf.resolve(config)
+    assert not need_critic(config)
+    assert need_reference_policy(config) == ("algo=grpo_kl" in overrides)
+    validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=False)
+    assert omega_conf_to_dataclass(config.actor_rollout_ref.actor).engine.strategy == "fsdp2"
+    rollout = omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
+    assert rollout.tensor_model_parallel_size == 1
+    assert omega_conf_to_dataclass(config.algorithm).filter_groups.enable == ("algo=dapo" in overrides)
+
+
+def test_verl_accepts_the_sft_config():
+    from verl.utils.config import omega_conf_to_dataclass
+
+    config = compose_config("ehrsql_sft", ["sft_hardware=cpu"])
+    assert omega_conf_to_dataclass(config.engine).strategy == "fsdp2"
+    assert omega_conf_to_dataclass(config.optim).lr == config.recipe.sft.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["trainer.save_frequency=5"], "save_frequency"),
+        (["recipe.gpro.steps=5"], "gpro"),
+        (["preset=tyni"], "smollm2_135m"),  # the choices that exist are listed
+        (["hardware=tpu"], "gpu_8"),
+        (["trainer.save_freq=="], "trainer.save_freq=="),
+    ],
+)
+def test_a_bad_override_is_one_line_that_names_it(overrides, named):
+    with pytest.raises(InputError) as error:
+        compose_config("ehrsql_grpo", overrides)
+    message = str(error.value)
+    assert named in message
+    assert "\n" not in message
+
+
+def test_an_incomplete_preset_is_refused():
+    with pytest.raises(InputError, match="recipe.model"):
+        compose_config("ehrsql_grpo", ["preset=gpu_model"])
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    """A file whose path needs quoting in a Hydra override."""
+    path = tmp_path / "it's a folder, with = and {signs}" / "train.parquet"
+    path.parent.mkdir()
+    path.touch()
+    return path
+
+
+@pytest.mark.parametrize("name", ["ehrsql_grpo", "ehrsql_sft"])
+def test_verls_own_entry_point_composes_the_same_config(name, parquet, tmp_path, monkeypatch):
+    monkeypatch.setenv("HARDWARE", "cpu")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    overrides = [
+        launch.override("data.train_files", parquet),
+        launch.override("data.val_files", parquet),
+        launch.override("trainer.default_local_dir", tmp_path / "run"),
+    ]
+    argv, env = launch.command(name, overrides)
+    module = next(part for part in argv if part.startswith("verl.trainer."))
+    argv = [argv[0], "-m", module, *argv[argv.index(module) + 1 :]]  # without torchrun, whose workers print too
+    output = subprocess.run(
+        [*argv, "--cfg", "job", "--resolve"], env=env, cwd=tmp_path, check=True, capture_output=True, text=True
+    ).stdout
+    seen = yaml.safe_load(output)
+    hardware = "hardware=cpu" if name == "ehrsql_grpo" else "sft_hardware=cpu"
+    expected = resolved(name, hardware, *overrides)
+    assert seen["data"] == expected["data"]
+    assert seen["data"]["train_files"] == str(parquet)
+    assert seen["recipe"] == expected["recipe"]
+    assert seen["trainer"] == expected["trainer"]
+    assert not (tmp_path / "outputs").exists()  # Hydra's default folder
+    if name == "ehrsql_grpo":
+        assert seen["actor_rollout_ref"] == expected["actor_rollout_ref"]
+        assert seen["reward"]["custom_reward_function"]["path"] == str(launch.REPO / "reward_fns" / "ehrsql.py")
+        variables = seen["ray_kwargs"]["ray_init"]["runtime_env"]["env_vars"]
+        assert variables["VERL_PLATFORM"] == "cpu"
+        assert variables["TENSORBOARD_DIR"] == str(tmp_path / "run" / "tensorboard")
+        assert variables.items() <= env.items()

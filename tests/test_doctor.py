@@ -1,0 +1,163 @@
+import shutil
+import socket
+
+import pytest
+
+from recipes import doctor, hardware
+from recipes.doctor import GB
+
+H100 = hardware.Gpu("NVIDIA H100", 81559, "580.65.06")
+
+
+@pytest.mark.parametrize(
+    ("check", "status"),
+    [
+        (doctor.check_python((3, 9, 18)), "fail"),
+        (doctor.check_python((3, 10, 0)), "ok"),
+        (doctor.check_memory(7.9 * GB, 7 * GB), "fail"),
+        (doctor.check_memory(11 * GB, 10 * GB), "warn"),
+        (doctor.check_memory(24 * GB, 6 * GB), "warn"),
+        (doctor.check_memory(24 * GB, 20 * GB), "ok"),
+        (doctor.check_cores(1), "warn"),
+        (doctor.check_cores(2), "ok"),
+        (doctor.check_open_files(1024), "warn"),
+        (doctor.check_open_files(1048576), "ok"),
+        (doctor.check_open_files(-1), "ok"),
+        (doctor.check_data(None, None), "ok"),
+        (doctor.check_data("questions", None), "fail"),
+        (doctor.check_data(None, "mimic_iv.sqlite"), "fail"),
+        (doctor.check_model("tiny"), "ok"),
+        (doctor.check_model("tyni"), "fail"),
+        (doctor.check_ray(None), "ok"),
+        (doctor.check_other_runs([(7, ["bash", "-c", "grep verl.trainer.main_ppo log"])]), "ok"),
+        (doctor.check_other_runs([(7, ["python", "-m", "verl.trainer.main_ppo"])]), "warn"),
+        (doctor.check_other_runs([(7, ["VLLM::EngineCore"])]), "warn"),
+    ],
+)
+def test_status_and_a_remedy_for_each_problem(check, status):
+    assert check.status == status
+    assert bool(check.remedy) == (status != "ok")
+    assert "\n" not in check.found + check.remedy
+
+
+def test_hardware(monkeypatch):
+    monkeypatch.delenv("HARDWARE", raising=False)
+    assert doctor.check_hardware([]).found == "cpu (no GPU)"
+    assert doctor.check_hardware([H100]).found == "gpu (NVIDIA H100, 80 GiB, driver 580.65.06)"
+    monkeypatch.setenv("HARDWARE", "gpu")
+    assert doctor.check_hardware([]).status == "fail"
+    monkeypatch.setenv("HARDWARE", "tpu")
+    assert doctor.check_hardware([H100]).status == "fail"
+
+
+def test_gpus_are_read_from_nvidia_smi(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert hardware.find_gpus() == []
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA H100, 81559, 580.65.06'\necho 'NVIDIA GB10, [N/A], 580.65.06'\n")
+    program.chmod(0o755)
+    assert hardware.find_gpus() == [H100, hardware.Gpu("NVIDIA GB10", 0, "580.65.06")]
+    program.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n")
+    assert hardware.find_gpus() == []
+
+
+def test_container_limit(tmp_path):
+    limit = tmp_path / "memory.max"
+    assert doctor.container_limit(limit) == float("inf")
+    limit.write_text("max\n")
+    assert doctor.container_limit(limit) == float("inf")
+    limit.write_text("8000000000\n")
+    assert doctor.container_limit(limit) == 8 * GB
+
+
+def test_packages_follow_included_files(tmp_path):
+    (tmp_path / "common.txt").write_text("# comment\npytest>=1   # tests\nno-such-package-here==1.0\n")
+    top = tmp_path / "requirements.txt"
+    top.write_text("-r common.txt\nrich==0.0.1\nabsent; sys_platform == 'never'\n")
+    summary, missing, different = doctor.check_packages(top)
+    assert summary.found == "1 of 3 as in requirements.txt"
+    assert (missing.name, missing.status) == ("no-such-package-here", "fail")
+    assert (different.name, different.status) == ("rich", "warn")
+    assert "==0.0.1" in different.remedy
+    assert doctor.check_packages(tmp_path / "absent.txt")[0].status == "fail"
+
+
+def test_both_requirement_files_pin_verl():
+    for name in ("requirements.txt", "requirements-cpu.txt"):
+        pins = {item.name: str(item.specifier) for item in doctor.requirements(doctor.REPO / name)}
+        assert pins["verl"].startswith("==")
+        assert pins["torch"].startswith("==")
+
+
+def test_disk(tmp_path, monkeypatch):
+    folder = tmp_path / "not" / "there" / "yet"
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5 * GB))
+    assert doctor.check_disk(folder, needed_gb=2).status == "ok"
+    assert doctor.check_disk(folder, needed_gb=10).status == "fail"
+    assert not folder.exists()
+    (tmp_path / "file").touch()
+    assert doctor.check_disk(tmp_path / "file", needed_gb=2).status == "fail"
+
+
+def test_data_names_what_is_missing(tmp_path):
+    database = tmp_path / "mimic_iv.sqlite"
+    assert "train/data.json" in doctor.check_data(str(tmp_path), str(database)).found
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "data.json").touch()
+    assert str(database) in doctor.check_data(str(tmp_path), str(database)).found
+    database.touch()
+    assert doctor.check_data(str(tmp_path), str(database)).status == "ok"
+
+
+def test_model_of_a_hub(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    assert doctor.check_model("qwen2_5_0_5b").status == "warn"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert doctor.check_model("qwen2_5_0_5b").status == "fail"
+    (tmp_path / "hub" / "models--Qwen--Qwen2.5-0.5B-Instruct").mkdir(parents=True)
+    assert doctor.check_model("qwen2_5_0_5b").status == "ok"
+
+
+def test_shared_memory(tmp_path, monkeypatch):
+    assert doctor.check_shared_memory(tmp_path / "absent").status == "warn"
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(total=64 * 2**20))
+    assert doctor.check_shared_memory(tmp_path).status == "warn"
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(total=2**30))
+    assert doctor.check_shared_memory(tmp_path).status == "ok"
+
+
+def test_ray_cluster_must_answer(tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert doctor.check_ray(address).status == "ok"
+        assert doctor.check_ray(f"ray://{address}").status == "ok"
+    assert doctor.check_ray(address).status == "fail"
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert hardware.ray_address() is None
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(address)
+    assert hardware.ray_address() == address
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert hardware.ray_address() == "auto"
+
+
+def test_exit_code(capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "run_checks", lambda output_dir: [doctor.check_cores(1)])
+    doctor.main([])
+    assert "warn" in capsys.readouterr().out
+
+    monkeypatch.setattr(doctor, "run_checks", lambda output_dir: [doctor.check_model("tyni"), doctor.check_cores(2)])
+    with pytest.raises(SystemExit, match="can't run here: model;"):
+        doctor.main([])
+    assert "fail" in capsys.readouterr().out
+
+
+def test_every_check_runs_on_this_machine(tmp_path):
+    checks = doctor.run_checks(tmp_path)
+    assert len({check.name for check in checks}) == len(checks) >= 12
+    assert all(check.status in doctor.STYLE for check in checks)

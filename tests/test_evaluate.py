@@ -1,0 +1,317 @@
+import json
+import sqlite3
+from contextlib import closing
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_prep.errors import InputError
+from recipes.evaluate import evaluate, parser
+from recipes.evaluation_data import choose_rows, load_rows
+from recipes.evaluation_metrics import Sample, summarize
+from recipes.generation import GenerationOptions, Generator, Response
+from reward_fns.answers import ABSTAIN, GOLD_FAILED, canonical_answer
+
+
+@pytest.fixture
+def db(tmp_path):
+    path = tmp_path / "ehr.sqlite"
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(
+            "CREATE TABLE patients (subject_id INTEGER, gender TEXT);"
+            "INSERT INTO patients VALUES (1, 'f'), (2, 'm'), (3, 'f');"
+        )
+    return path
+
+
+def row(id, question, ground_truth, seen, db, gold_sql=""):
+    return {
+        "data_source": "ehrsql",
+        "prompt": [{"role": "user", "content": question}],
+        "ability": "text2sql",
+        "reward_model": {"style": "rule", "ground_truth": ground_truth},
+        "extra_info": {
+            "id": id,
+            "split": "test",
+            "index": 0,
+            "question": question,
+            "template": f"template of {id}",
+            "seen_template": seen,
+            "answerable": ground_truth != ABSTAIN,
+            "db_path": str(db),
+            "gold_sql": gold_sql,
+        },
+    }
+
+
+@pytest.fixture
+def rows(db):
+    return [
+        row("women", "How many women?", canonical_answer([(2,)]), "seen", db, "SELECT count(*) ... 'f'"),
+        row("men", "How many men?", canonical_answer([(1,)]), "unseen", db),
+        row("first", "Who came first?", canonical_answer([(1,)]), "seen", db),
+        row("all", "Who is there?", canonical_answer([(1,), (2,), (3,)]), "seen", db),
+        row("shoe", "What is the shoe size of patient 1?", ABSTAIN, "unknown", db),
+        row("hat", "What is the hat size of patient 1?", ABSTAIN, "unknown", db),
+        row("gone", "What was in the dropped table?", GOLD_FAILED, "seen", db),
+    ]
+
+
+RESPONSES = {
+    "How many women?": Response("```sql\nSELECT count(*) FROM patients WHERE gender = 'f'\n```", 12, "stop"),
+    "How many men?": Response("SELECT 1", 3, "stop"),
+    "Who came first?": Response("null", 1, "stop"),
+    "Who is there?": Response("SELECT nobody FROM patients", 5, "stop"),
+    "What is the shoe size of patient 1?": Response("null", 1, "stop"),
+    "What is the hat size of patient 1?": Response("I would have to [guess], and", 8, "length"),
+    "What was in the dropped table?": Response("SELECT 1", 3, "stop"),
+}
+
+
+def fixed_responses(options):
+    return lambda prompts: [RESPONSES[prompt[-1]["content"]] for prompt in prompts]
+
+
+def write_parquet(path, rows):
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.fixture
+def dataset(tmp_path, rows):
+    return write_parquet(tmp_path / "test.parquet", rows)
+
+
+def run(tmp_path, dataset, *arguments, model="org/model"):
+    given = ["--model_name", model, "--dataset_path", str(dataset), "--output_dir", str(tmp_path / "results")]
+    return evaluate(parser().parse_args([*given, *arguments]), fixed_responses)
+
+
+def test_a_whole_evaluation(tmp_path, dataset, capsys):
+    folder = run(tmp_path, dataset, "--run_name", "before")
+    assert folder == tmp_path / "results" / "org__model" / "before"
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["before"]
+    results = json.loads((folder / "results.json").read_text())
+    assert results["config"]["model_name"] == "org/model"
+    assert results["config"]["dataset_path"] == str(dataset)
+
+    samples = {sample["id"]: Sample(**sample) for sample in results["samples"]}
+    assert list(samples) == ["women", "men", "first", "all", "shoe", "hat", "gone"]
+    assert {id: (s.acc, s.score) for id, s in samples.items()} == {
+        "women": (1, 1.0),
+        "men": (1, 0.0),  # right for the official scorer, but a constant
+        "first": (0, 0.0),
+        "all": (0, 0.0),
+        "shoe": (1, 1.0),
+        "hat": (0, 0.0),
+        "gone": (0, 0.0),
+    }
+    assert samples["women"].sql == "SELECT count(*) FROM patients WHERE gender = 'f'"
+    assert samples["women"].executed and samples["women"].reads_table and samples["women"].format_ok
+    assert samples["men"].executed and not samples["men"].reads_table
+    assert samples["first"].abstained and samples["first"].error == ""
+    assert "nobody" in samples["all"].error
+    assert samples["hat"].sql is None and samples["hat"].error == "no query in the response"
+
+    summary = results["summary"]
+    assert (summary["questions"], summary["answerable"], summary["gold_failed"]) == (6, 4, 1)
+    accuracy = summary["execution_accuracy"]
+    assert {name: (group["questions"], group["percent"]) for name, group in accuracy.items()} == {
+        "seen templates": (3, pytest.approx(100 / 3)),
+        "unseen templates": (1, 100),
+        "all answerable": (4, 50),
+        "all questions": (6, 50),
+    }
+    assert (accuracy["all answerable"]["low"], accuracy["all answerable"]["high"]) == (0, 100)
+    assert summary["select_1_percent"] == 50
+    assert summary["right_constants"] == 1
+    # 3 right, 1 harmless abstention, 2 wrong
+    assert summary["reliability"] == {
+        "RS(0)": pytest.approx(50),
+        "RS(5)": pytest.approx(100 * (3 - 10) / 6),
+        "RS(10)": pytest.approx(100 * (3 - 20) / 6),
+        "RS(N)": pytest.approx(100 * (3 - 12) / 6),
+    }
+    assert summary["executable_percent"] == 50
+    assert summary["abstention"]["percent"] == pytest.approx(100 / 3)
+    assert summary["abstention"]["precision_percent"] == summary["abstention"]["recall_percent"] == 50
+    assert summary["cut_off_percent"] == pytest.approx(100 / 6)
+    assert summary["response_tokens_mean"] == pytest.approx(5)
+
+    log = (folder / "evaluation.log").read_text()
+    assert "RIGHT      women  How many women?" in log
+    assert "response: I would have to [guess], and" in log
+    assert "accuracy, seen templates" in log and "accuracy, seen templates" in capsys.readouterr().out
+
+
+def test_folders_are_named_after_model_and_time(tmp_path, dataset):
+    model = tmp_path / "outputs" / "grpo"
+    model.mkdir(parents=True)
+    folder = run(tmp_path, dataset, model=str(model))
+    assert folder.parent.name == "outputs__grpo"
+    assert folder.name.startswith("run_2")
+    named = run(tmp_path, dataset, "--run_name", "x")
+    before = (named / "results.json").read_bytes()
+    with pytest.raises(InputError, match="exists already"):
+        run(tmp_path, dataset, "--run_name", "x")
+    assert (named / "results.json").read_bytes() == before
+
+
+def test_nothing_is_left_of_a_failed_generation(tmp_path, dataset):
+    def fail(prompts):
+        raise RuntimeError("out of memory")
+
+    arguments = ["--model_name", "org/model", "--dataset_path", str(dataset), "--output_dir", str(tmp_path / "results")]
+    with pytest.raises(RuntimeError):
+        evaluate(parser().parse_args(arguments), lambda options: fail)
+    assert not list((tmp_path / "results").rglob("*"))
+
+
+def test_a_database_that_disappears_ends_the_evaluation(tmp_path, dataset, db):
+    def remove_database(prompts):
+        db.unlink()
+        return fixed_responses(None)(prompts)
+
+    arguments = ["--model_name", "org/model", "--dataset_path", str(dataset), "--output_dir", str(tmp_path / "results")]
+    with pytest.raises(InputError, match="cannot grade: cannot read the database"):
+        evaluate(parser().parse_args(arguments), lambda options: remove_database)
+    assert not list((tmp_path / "results").rglob("*"))
+
+
+def test_db_path_replaces_the_one_in_the_file(tmp_path, db, rows):
+    for each in rows:
+        each["extra_info"]["db_path"] = str(tmp_path / "elsewhere.sqlite")
+    dataset = write_parquet(tmp_path / "test.parquet", rows)
+    with pytest.raises(InputError, match=r"no database at .*elsewhere\.sqlite"):
+        run(tmp_path, dataset)
+    folder = run(tmp_path, dataset, "--db_path", str(db))
+    results = json.loads((folder / "results.json").read_text())
+    assert results["summary"]["execution_accuracy"]["all questions"]["percent"] == 50
+
+
+def test_num_samples_are_drawn_in_the_order_of_the_file(tmp_path, dataset, rows):
+    chosen = choose_rows(rows, 4, seed=0)
+    assert chosen == [row for row in rows if row in chosen]
+    assert len(chosen) == 4
+    assert chosen == choose_rows(rows, 4, seed=0)
+    assert any(choose_rows(rows, 4, seed) != chosen for seed in range(1, 5))
+    folder = run(tmp_path, dataset, "--num_samples", "4")
+    results = json.loads((folder / "results.json").read_text())
+    assert [sample["id"] for sample in results["samples"]] == [row["extra_info"]["id"] for row in chosen]
+
+
+def write_split(folder, labels):
+    folder.mkdir(parents=True)
+    data = [{"id": question, "question": question} for question in labels]
+    (folder / "data.json").write_text(json.dumps({"version": "1", "data": data}))
+    (folder / "label.json").write_text(json.dumps(labels))
+    return folder / "data.json"
+
+
+def test_data_json(tmp_path, db):
+    test = {
+        "How many women?": "SELECT count(*) FROM patients WHERE gender = 'f'",
+        "Who is there?": "SELECT subject_id FROM patients",
+        "What is the shoe size of patient 1?": "null",
+    }
+    dataset = write_split(tmp_path / "questions" / "test", test)
+    assert {row["extra_info"]["seen_template"] for row in load_rows(dataset, db, "question_only")} == {"unknown"}
+
+    write_split(tmp_path / "questions" / "train", {"How many men?": "SELECT count(*) FROM patients WHERE gender = 'm'"})
+    rows = load_rows(dataset, db, "question_only")
+    assert [row["extra_info"]["seen_template"] for row in rows] == ["seen", "unseen", "unknown"]
+    truths = [canonical_answer([(2,)]), canonical_answer([(1,), (2,), (3,)]), ABSTAIN]
+    assert [row["reward_model"]["ground_truth"] for row in rows] == truths
+    folder = run(tmp_path, dataset, "--db_path", str(db))
+    accuracy = json.loads((folder / "results.json").read_text())["summary"]["execution_accuracy"]
+    assert (accuracy["seen templates"]["percent"], accuracy["unseen templates"]["percent"]) == (100, 0)
+
+
+def test_data_json_needs_a_database_and_its_own_name(tmp_path, db):
+    dataset = write_split(tmp_path / "test", {"Who is there?": "SELECT subject_id FROM patients"})
+    with pytest.raises(InputError, match="give --db_path"):
+        run(tmp_path, dataset)
+    with pytest.raises(InputError, match="few_shot"):
+        run(tmp_path, dataset, "--db_path", str(db), "--prompt", "few_shot")
+    with pytest.raises(InputError, match="unknown prompt"):
+        run(tmp_path, dataset, "--db_path", str(db), "--prompt", "mystery")
+    other = dataset.rename(dataset.with_name("questions.json"))
+    with pytest.raises(InputError, match="data.json with label.json"):
+        run(tmp_path, other, "--db_path", str(db))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--num_samples", "0"], "give 1 to 7"),
+        (["--num_samples", "8"], "give 1 to 7"),
+        (["--max_response_length", "0"], "at least 1 token"),
+        (["--temperature", "-1"], "greedy"),
+        (["--gpu_memory_utilization", "0"], "a share"),
+        (["--run_name", "../x"], "use letters"),
+        (["--db_path", "absent.sqlite"], "no database at absent.sqlite"),
+    ],
+)
+def test_bad_options(tmp_path, dataset, arguments, message):
+    with pytest.raises(InputError, match=message):
+        run(tmp_path, dataset, *arguments)
+
+
+def test_output_that_cannot_be_written(tmp_path, dataset):
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(InputError, match="choose another --output_dir"):
+        run(tmp_path, dataset)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda row: row.pop("prompt"), "no column prompt"),
+        (lambda row: row.update(data_source="gsm8k"), "'gsm8k'"),
+        (lambda row: row.update(prompt="How many?"), "list of chat messages"),
+        (lambda row: row.update(prompt=[{"role": "user"}]), "list of chat messages"),
+        (lambda row: row.update(reward_model={"style": "rule"}), "no ground_truth"),
+        (lambda row: row["extra_info"].pop("seen_template"), "extra_info has no seen_template"),
+        (lambda row: row["extra_info"].update(answerable=None), "extra_info has no answerable"),
+    ],
+)
+def test_bad_rows(tmp_path, rows, change, message):
+    for each in rows:
+        change(each)
+    with pytest.raises(InputError, match=f"row 0: .*{message}"):
+        run(tmp_path, write_parquet(tmp_path / "test.parquet", rows))
+
+
+def test_bad_files(tmp_path, rows):
+    with pytest.raises(InputError, match="no such dataset"):
+        run(tmp_path, tmp_path / "absent.parquet")
+    (tmp_path / "test.csv").write_text("id\n1\n")
+    with pytest.raises(InputError, match=r"give a \.parquet file"):
+        run(tmp_path, tmp_path / "test.csv")
+    (tmp_path / "test.parquet").write_text("no parquet")
+    with pytest.raises(InputError, match="as parquet"):
+        run(tmp_path, tmp_path / "test.parquet")
+    empty = pa.Table.from_pylist(rows).slice(0, 0)
+    pq.write_table(empty, tmp_path / "test.parquet")
+    with pytest.raises(InputError, match="has no rows"):
+        run(tmp_path, tmp_path / "test.parquet")
+    with pytest.raises(InputError, match="row 1: the id women occurs twice"):
+        run(tmp_path, write_parquet(tmp_path / "test.parquet", [rows[0], rows[0]]))
+    with pytest.raises(InputError, match="every gold query"):
+        run(tmp_path, write_parquet(tmp_path / "test.parquet", rows[-1:]))
+
+
+def test_bad_models(tmp_path):
+    with pytest.raises(InputError, match=r"no config\.json"):
+        Generator(GenerationOptions(str(tmp_path)))
+    with pytest.raises(InputError, match="no such model folder"):
+        Generator(GenerationOptions(str(tmp_path / "absent")))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match="cannot load"):
+        Generator(GenerationOptions(str(tmp_path)))
+
+
+def test_a_summary_needs_a_graded_sample():
+    with pytest.raises(ValueError, match="no sample"):
+        summarize([])

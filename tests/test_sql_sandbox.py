@@ -1,0 +1,348 @@
+"""Each test attacks one property of the sandbox."""
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from reward_fns.answers import canonical_answer
+from reward_fns.sql_sandbox import DatabaseError, SqlSandbox
+
+TWO_PATIENTS = canonical_answer([(2,)])
+
+
+@pytest.fixture(scope="module")
+def db_path(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("database with ? # and %41 in its path") / "ehr.sqlite"
+    connection = sqlite3.connect(path)
+    connection.executescript(
+        """
+        CREATE TABLE patients (subject_id INTEGER, gender TEXT, note BLOB);
+        INSERT INTO patients VALUES (1, 'f', CAST(x'61ff62' AS TEXT)), (2, 'm', NULL);
+        CREATE TABLE numbers (n INTEGER);
+        WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s LIMIT 1000) INSERT INTO numbers SELECT n FROM s;
+        """
+    )
+    connection.close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with SqlSandbox(workers=2, timeout_s=1.0) as sandbox:
+        yield sandbox
+
+
+def process_ids(sandbox: SqlSandbox) -> list[int]:
+    return [worker._process.pid for worker in sandbox._workers if worker._process]
+
+
+@pytest.mark.parametrize(
+    ("sql", "rows"),
+    [
+        ("SELECT count(*) FROM patients", [(2,)]),
+        ("select COUNT(*) from Patients;", [(2,)]),
+        ("WITH t AS (SELECT gender FROM patients) SELECT count(*) FROM t", [(2,)]),
+        (
+            "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s, patients LIMIT 3) SELECT max(n) FROM s",
+            [(2,)],
+        ),
+        ("SELECT note FROM patients", [("ab",), (None,)]),
+        ("SELECT gender, row_number() OVER (ORDER BY gender) FROM patients", [("f", 1), ("m", 2)]),
+        ("SELECT strftime('%Y', current_time) FROM patients LIMIT 1", [("2100",)]),
+        ("SELECT gender -- the sex\nFROM patients", [("f",), ("m",)]),
+        ("SELECT gender FROM patients WHERE subject_id > 9", []),
+    ],
+)
+def test_queries_execute(sandbox, db_path, sql, rows):
+    execution = sandbox.execute(db_path, sql)
+    assert (execution.status, execution.answer, execution.reads_table) == ("ok", canonical_answer(rows), True)
+    assert execution.rows == len(rows)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 1",
+        "VALUES (2)",
+        "WITH t AS (SELECT * FROM patients) SELECT 2",
+        "WITH patients AS (SELECT 1) SELECT count(*) FROM patients",
+        "SELECT count(*) FROM (SELECT 1 UNION ALL SELECT 2)",
+    ],
+)
+def test_constants_read_no_table(sandbox, db_path, sql):
+    execution = sandbox.execute(db_path, sql)
+    assert (execution.status, execution.reads_table) == ("ok", False)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO patients VALUES (3, 'f', '')",
+        "WITH t AS (SELECT 1) DELETE FROM patients RETURNING 1",
+        "WITH t AS (SELECT 3) INSERT INTO patients SELECT 1, 2, 3 FROM t RETURNING 1",
+        "UPDATE patients SET gender = 'x' RETURNING gender",
+        "REPLACE INTO patients VALUES (1, 2, 3)",
+        "DROP TABLE patients",
+        "ALTER TABLE patients RENAME TO people",
+        "CREATE TABLE t (a)",
+        "CREATE TEMP TABLE patients AS SELECT 1",
+        "CREATE VIRTUAL TABLE t USING fts5(a)",
+        "ATTACH 'new.sqlite' AS other",
+        "ATTACH ':memory:' AS other",
+        "DETACH main",
+        "VACUUM INTO 'copy.sqlite'",
+        "REINDEX",
+        "ANALYZE",
+        "BEGIN",
+        "SAVEPOINT s",
+        "PRAGMA query_only = OFF",
+        "PRAGMA hard_heap_limit = 1",
+        "EXPLAIN SELECT 1 FROM patients",
+        "EXPLAIN QUERY PLAN SELECT 1 FROM patients",
+        "",
+        ";",
+        "-- nothing",
+    ],
+)
+def test_only_queries_execute(sandbox, db_path, sql):
+    before = hashlib.sha256(db_path.read_bytes()).digest()
+    assert sandbox.execute(db_path, sql).status == "refused"
+    assert sandbox.execute(db_path, "SELECT count(*) FROM patients").answer == TWO_PATIENTS
+    assert hashlib.sha256(db_path.read_bytes()).digest() == before
+    assert [path.name for path in db_path.parent.iterdir()] == [db_path.name]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT sql FROM sqlite_master",
+        "SELECT count(*) FROM sqlite_master",
+        "SELECT count(*) FROM main.sqlite_schema",
+        "SELECT 1 FROM sqlite_temp_master",
+        "SELECT count(*) FROM patients, pragma_table_info('patients')",
+        "SELECT name FROM pragma_database_list",
+        "SELECT count(*) FROM json_each('[1, 2]')",
+        "SELECT sql FROM sqlite_stmt",
+        "SELECT count(*) FROM sqlite_dbpage",
+    ],
+)
+def test_only_the_database_own_tables_are_read(sandbox, db_path, sql):
+    assert sandbox.execute(db_path, sql).status in ("refused", "error")
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["random()", "randomblob(9)", "zeroblob(9)", "load_extension('x')", "sqlite_version()",
+     "fts3_tokenizer('simple', x'00')", "changes()", "json('[]')",
+     "CURRENT_TIMESTAMP", "CURRENT_TIME", "date('NOW')", "julianday()", "strftime('%s')"],
+)  # fmt: skip
+def test_only_listed_repeatable_functions_are_called(sandbox, db_path, call):
+    assert sandbox.execute(db_path, f"SELECT {call} FROM patients").status in ("refused", "error")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["SELECT 1; SELECT 2", "SELECT count(*) FROM patients; DROP TABLE patients", "SELECT 1;;", "SELECT 1; --\nSELECT 2",
+     "SELECT 1\x00; DROP TABLE patients", "SELECT '\ud800'", "SELECT ?", "SELECT nothing FROM patients", "SELECT"],
+)  # fmt: skip
+def test_anything_but_one_sound_statement_is_an_error(sandbox, db_path, sql):
+    assert sandbox.execute(db_path, sql).status == "error"
+
+
+ENDLESS = "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + {} FROM s) SELECT count(*) FROM s"
+
+
+def test_an_endless_query_is_interrupted_and_the_process_kept(sandbox, db_path):
+    sandbox.execute(db_path, "SELECT count(*) FROM patients")
+    before = process_ids(sandbox)
+    assert sandbox.execute(db_path, ENDLESS.format(1)).status == "timeout"
+    assert process_ids(sandbox) == before
+    assert sandbox.execute(db_path, "SELECT count(*) + 0 FROM patients").answer == TWO_PATIENTS
+
+
+def test_an_opcode_that_never_yields_is_killed_and_the_process_replaced(sandbox, db_path):
+    texts = "SELECT printf('%.900000c', 'x') AS a, printf('%.450000c', 'x') || 'y' AS b FROM patients"
+    blow_up = f"SELECT instr(a, b) FROM ({texts})"
+    assert sandbox.execute(db_path, blow_up).status == "timeout"
+    assert sandbox.execute(db_path, "SELECT count(*) - 0 FROM patients").answer == TWO_PATIENTS
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["printf('%.60000000c', 'x')", "replace(printf('%.90000c', 'x'), 'x', printf('%.90000c', 'y'))",
+     "hex(hex(hex(printf('%.500000c', 'x'))))", "group_concat(printf('%.100000c', n)) FROM numbers"],
+)  # fmt: skip
+def test_one_cell_cannot_take_the_memory(sandbox, db_path, expression):
+    execution = sandbox.execute(db_path, f"SELECT {expression}")
+    assert execution.status == "error" or len(execution.answer) < 100  # printf gives NULL instead
+
+
+def test_memory_is_bounded_and_the_next_query_unharmed(db_path):
+    hoard = "SELECT printf('%.900000c%d', 'x', a.n * b.n) AS cell FROM numbers a, numbers b ORDER BY 1 LIMIT 500000"
+    with SqlSandbox(workers=1, timeout_s=30.0, memory_mb=256) as sandbox:
+        execution = sandbox.execute(db_path, hoard)
+        assert (execution.status, execution.error) == ("error", "out of memory")
+        assert process_ids(sandbox) == []  # replaced, so that what it still holds harms nobody
+        assert sandbox.execute(db_path, "SELECT count(*) FROM patients").answer == TWO_PATIENTS
+
+
+def test_a_chain_of_exploding_subqueries_does_not_harm(sandbox, db_path):
+    chain = "WITH a0 AS NOT MATERIALIZED (SELECT n FROM numbers)" + "".join(
+        f", a{i + 1} AS NOT MATERIALIZED (SELECT x.n FROM a{i} x, a{i} y)" for i in range(40)
+    )
+    assert sandbox.execute(db_path, f"{chain} SELECT count(*) FROM a40").status in (
+        "error",
+        "timeout",
+        "crashed",
+    )
+    assert sandbox.execute(db_path, "SELECT 0 + count(*) FROM patients").answer == TWO_PATIENTS
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT 1 FROM numbers a, numbers b", "SELECT printf('%.100000c', 'x') FROM numbers",
+            "SELECT printf('%.900000c', 'x') FROM patients"]
+)  # fmt: skip
+def test_a_flood_of_results_is_cut(sandbox, db_path, sql):
+    execution = sandbox.execute(db_path, sql)
+    assert (execution.status, execution.answer) == ("too_large", None)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["SELECT " + "(" * 5000 + "1" + ")" * 5000, "SELECT 1" + " UNION ALL SELECT 1" * 1000,
+     "SELECT " + "1," * 2000 + "1",
+     "SELECT 1" + " + 1" * 5000, "SELECT '" + "x" * 1_000_000 + "'"],
+)  # fmt: skip
+def test_parser_stress_does_not_execute(sandbox, db_path, sql):
+    assert sandbox.execute(db_path, sql).status in ("error", "refused")
+
+
+def test_the_process_sees_no_environment_and_keeps_no_folder(sandbox, db_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    with SqlSandbox(workers=1) as fresh:
+        fresh.execute(db_path, "SELECT 1")
+        (process_id,) = process_ids(fresh)
+        environment = Path(f"/proc/{process_id}/environ").read_bytes()
+        assert all(entry.startswith(b"LD_LIBRARY_PATH=") for entry in environment.split(b"\0") if entry)
+        assert os.readlink(f"/proc/{process_id}/cwd") == "/"
+
+
+def test_the_process_may_not_write_files(sandbox, db_path):
+    sandbox.execute(db_path, "SELECT 1")
+    limits = Path(f"/proc/{process_ids(sandbox)[0]}/limits").read_text()
+    assert [line.split()[3:5] for line in limits.splitlines() if line.startswith("Max file size")] == [
+        ["0", "0"]
+    ]
+
+
+PARENT = """
+import sys, threading
+from reward_fns.sql_sandbox import SqlSandbox
+sandbox = SqlSandbox(workers=2, timeout_s=2.0)
+sandbox.execute(sys.argv[1], "SELECT 1")
+threading.Thread(target=sandbox.execute, args=(sys.argv[1], sys.argv[2]), daemon=True).start()
+sandbox.execute(sys.argv[1], "SELECT count(*) FROM patients")
+print(*[worker._process.pid for worker in sandbox._workers if worker._process], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_processes_die_with_a_killed_parent(db_path):
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(PARENT), str(db_path), ENDLESS.format(3)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd="/",
+    )
+    workers = [int(word) for word in parent.stdout.readline().split()]
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+    assert workers
+    for _ in range(600):
+        if not any(is_running(worker) for worker in workers):
+            return
+        time.sleep(0.05)
+    pytest.fail("a worker outlived its parent")
+
+
+def is_running(process_id: int) -> bool:
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_worker_killed_from_outside_loses_no_query(sandbox, db_path):
+    sandbox.execute(db_path, "SELECT 1")
+    for process_id in process_ids(sandbox):
+        os.kill(process_id, signal.SIGKILL)
+    assert sandbox.execute(db_path, "SELECT 1 * count(*) FROM patients").answer == TWO_PATIENTS
+
+
+def test_many_threads_share_a_sandbox(db_path):
+    queries = [
+        (f"SELECT n FROM numbers WHERE n = {n % 90}", [(n % 90,)] if n % 90 else []) for n in range(600)
+    ]
+    queries += [("DROP TABLE numbers", None)] * 20 + [(ENDLESS.format(5), None)] * 4
+    random.Random(0).shuffle(queries)
+    with SqlSandbox(workers=2, timeout_s=0.5, cache_size=50) as sandbox, ThreadPoolExecutor(16) as pool:
+        executions = list(pool.map(lambda item: sandbox.execute(db_path, item[0]), queries))
+    expected = [None if rows is None else canonical_answer(rows) for _, rows in queries]
+    assert [execution.answer for execution in executions] == expected
+
+
+def test_equal_queries_are_executed_once(sandbox, db_path):
+    first = sandbox.execute(db_path, "SELECT sum(n) FROM numbers")
+    assert sandbox.execute(db_path, "SELECT  sum(n)\nFROM numbers -- again") is first
+
+
+def test_a_rebuilt_database_is_read_anew(sandbox, db_path, tmp_path):
+    copy = tmp_path / "copy.sqlite"
+    shutil.copy(db_path, copy)
+    assert sandbox.execute(copy, "SELECT count(*) FROM patients").answer == TWO_PATIENTS
+    connection = sqlite3.connect(copy)
+    connection.execute("DELETE FROM patients WHERE subject_id = 1")
+    connection.commit()
+    connection.close()
+    os.utime(copy, ns=(1, 1))
+    assert sandbox.execute(copy, "SELECT count(*) FROM patients").answer == canonical_answer([(1,)])
+
+
+def test_closing_leaves_no_process_and_no_descriptor(db_path):
+    before = len(os.listdir("/proc/self/fd"))
+    sandbox = SqlSandbox(workers=2, timeout_s=0.3)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: sandbox.execute(db_path, ENDLESS.format(n)), range(10, 14)))
+    workers = process_ids(sandbox)
+    sandbox.close()
+    assert workers and not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a database" * 1000])
+def test_a_bad_database_is_an_error_of_its_own(sandbox, tmp_path, content):
+    path = tmp_path / "bad.sqlite"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DatabaseError, match="bad.sqlite"):
+        sandbox.execute(path, "SELECT 1")
+
+
+def test_a_damaged_page_is_the_database_fault(sandbox, db_path, tmp_path):
+    damaged = tmp_path / "damaged.sqlite"
+    data = bytearray(db_path.read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)
+    damaged.write_bytes(data)
+    with pytest.raises(DatabaseError, match="malformed"):
+        sandbox.execute(damaged, "SELECT count(gender) FROM patients")

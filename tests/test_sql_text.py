@@ -1,0 +1,200 @@
+"""Extraction of an answer from raw model text, and the official clean-up."""
+
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from reward_fns.sql_text import Extraction, clean_up, extract_sql
+
+Q = "SELECT count(*) FROM patients"
+
+
+def query(sql: str, format_ok: bool) -> Extraction:
+    return Extraction(sql=sql, abstained=False, format_ok=format_ok)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (Q, query(Q, True)),
+        (f"  {Q};\n", query(f"{Q};", True)),
+        (f"{Q}<|im_end|>", query(Q, True)),
+        (f"<s>{Q}</s><|endoftext|><|endoftext|>", query(Q, True)),
+        ("with t as (select 1) select * from t", query("with t as (select 1) select * from t", True)),
+        ("VALUES (1)", query("VALUES (1)", True)),
+        (f"-- count them\n{Q}", query(f"-- count them\n{Q}", True)),
+        (f"```sql\n{Q}\n```", query(Q, True)),
+        (f"```SQL {Q}```", query(Q, True)),
+        (f"``` sqlite\r\n{Q}\r\n```", query(Q, True)),
+        (f"```\n{Q}\n```", query(Q, True)),
+        (f"```{Q}```", query(Q, True)),
+        (f"<think>Let me see: SELECT 0</think>\n{Q}", query(Q, True)),
+        (f"the opening tag was in the prompt</think>{Q}", query(Q, True)),
+        (f"<think></think><answer>\n```sql\n{Q}\n```\n</answer>", query(Q, True)),
+        (f"<answer>{Q}</answer>", query(Q, True)),
+        # readable, but not in an accepted form
+        (f"Sure.\n```sql\n{Q}\n```", query(Q, False)),
+        (f"```sql\n{Q}\n```\nIt counts patients.", query(Q, False)),
+        (f"```sql\nSELECT 0\n```\n```sql\n{Q}\n```", query(Q, False)),
+        (f"```sql\n{Q}\n```\n```\nrow | 1\n```", query(Q, False)),
+        (f"```sql\n{Q}", query(Q, False)),
+        (f"<answer>SELECT 0</answer> or <answer>{Q}</answer>", query(Q, False)),
+        (f"<answer>{Q}", query(Q, False)),
+        (f"{Q}</answer>", query(Q, False)),
+        (f"hm <think>a</think>{Q}", query(Q, False)),
+        (f"<think>a</think><think>b</think>{Q}", query(Q, False)),
+        (f"Here is the query:\n\n{Q}", query(Q, False)),
+        (f"With care.\nSQL: {Q}", query(Q, False)),
+        (f"{Q}; SELECT 2", query(f"{Q}; SELECT 2", False)),
+        ("```sql\nDROP TABLE patients\n```", query("DROP TABLE patients", False)),
+    ],
+)
+def test_extraction(text, expected):
+    assert extract_sql(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "   ",
+        "I don't know.",
+        "With the tables above, the answer is null for this question.",
+        f"<think>{Q}",
+        f"<think>a</think><think>{Q}",
+        f"```python\n{Q}\n```",
+        f"We could write\n{Q}\nbut which is it?",
+        "```sql\n\n```",
+        "DELETE FROM patients",
+    ],
+)
+def test_no_answer(text):
+    assert extract_sql(text) == Extraction(sql=None, abstained=False, format_ok=False)
+
+
+@pytest.mark.parametrize(
+    "text", ["null", "NULL", " Null.\n", "null;", "'null'", '"null"', "`null`", "```sql\nnull\n```", "```\nNULL;\n```",
+             "```null```", "<answer>null</answer>", "<think>no such table</think>null<|im_end|>"]
+)  # fmt: skip
+def test_null_abstains(text):
+    assert extract_sql(text) == Extraction(sql=None, abstained=True, format_ok=True)
+
+
+def test_null_with_prose_around_a_fence_abstains_out_of_form():
+    assert extract_sql("No such column.\n```\nnull\n```") == Extraction(None, abstained=True, format_ok=False)
+
+
+@pytest.mark.parametrize(
+    "text", ["the answer is null", "SELECT null", f"{Q} WHERE dod IS NULL", "null null", "nullable"]
+)
+def test_null_inside_other_text_does_not_abstain(text):
+    assert not extract_sql(text).abstained
+
+
+PIECES = st.sampled_from(
+    ["```", "```sql\n", "<think>", "</think>", "<answer>", "</answer>", "null", "SELECT 1", "--", "/*", "*/", "'", ";",
+     "\n", "\x00", "\ud800", "\u202e", "<|im_end|>", "WITH a AS (", ":", " "]
+)  # fmt: skip
+ANY_TEXT = st.lists(PIECES | st.text(st.characters(), max_size=5), max_size=30).map("".join)
+
+
+@given(ANY_TEXT)
+@example("\x00")
+@example("\ud800")
+def test_any_text_gives_a_consistent_extraction(text):
+    extraction = extract_sql(text)
+    assert not (extraction.abstained and extraction.sql)
+    assert not extraction.format_ok or extraction.abstained or extraction.sql
+    clean_up(text)
+
+
+@pytest.mark.parametrize(
+    "unit", ["```", "```sql\n", "<think>", "<answer>", "/*", "--\n", "'", "null ", "WITH a", "WITH\n", "SELECT\n", " ",
+             "\n", "(", "DATE_SUB(", "a_lower", "WITH a(", "</think>", "SQL:\n"]
+)  # fmt: skip
+def test_a_megabyte_is_read_in_linear_time(unit):
+    text = unit * (1_000_000 // len(unit))  # quadratic time would be hours
+    assert (extract_sql(text).sql or "") in text
+    assert clean_up(f"SELECT {text}").startswith("SELECT")
+
+
+@pytest.mark.parametrize(
+    ("sql", "cleaned"),
+    [
+        ("SELECT  1\n  FROM t ", "SELECT 1 FROM t"),
+        ("a > = 1 AND b < = 2 AND c ! = 3", "a >= 1 AND b <= 2 AND c != 3"),
+        ("DATE_SUB(NOW(), INTERVAL 1 MONTH)", "datetime('2100-12-31 23:59:00', '-1 month')"),
+        ("DATE_ADD('2100-01-01', INTERVAL 12 DAY)", "datetime('2100-01-01', '+12 days')"),
+        ("DATE_SUB(CURDATE(), INTERVAL 2 YEAR)", "datetime('2100-12-31', '-2 years')"),
+        ("datetime(current_time,'-1 day')", "datetime('2100-12-31 23:59:00','-1 day')"),
+        ("date('now') < current_date", "date('2100-12-31 23:59:00') < '2100-12-31'"),
+        ("CURTIME()", "'23:59:00'"),
+        ("v BETWEEN heart_rate_lower AND heart_rate_upper", "v BETWEEN 60.0 AND 100.0"),
+        ("v BETWEEN sao2_lower AND temperature_upper", "v BETWEEN sao2_lower AND temperature_upper"),
+        ("v > heart_rate_lower", "v > heart_rate_lower"),
+        ("v BETWEEN pulse_lower AND pulse_upper", "v BETWEEN pulse_lower AND pulse_upper"),
+        ("strftime('%y-%j', x)", "strftime('%Y-%J', x)"),
+        ("SELECT 'a  b'", "SELECT 'a b'"),
+        # comments, where the scorer would lose the rest of the query
+        ("SELECT a -- the id\nFROM t", "SELECT a FROM t"),
+        ("SELECT/* all\nof it */a FROM t", "SELECT a FROM t"),
+        ("SELECT a FROM t -- end", "SELECT a FROM t"),
+        ("SELECT a FROM t /* never closed", "SELECT a FROM t"),
+        ("SELECT '--no', \"/*\", `--`, [--] FROM t --yes", "SELECT '--no', \"/*\", `--`, [--] FROM t"),
+        ("SELECT 'it''s --no' --yes", "SELECT 'it''s --no'"),
+    ],
+)
+def test_clean_up(sql, cleaned):
+    assert clean_up(sql) == cleaned
+
+
+def official_clean_up(query: str) -> str:
+    """The rules of the design, step by step, for text without comments."""
+    query = re.sub("[ ]+", " ", query.replace("\n", " ")).strip()
+    for broken, joined in (("> =", ">="), ("< =", "<="), ("! =", "!=")):
+        query = query.replace(broken, joined)
+
+    def convert(match):
+        unit = match[4].lower() + ("" if match[3] == "1" else "s")
+        return f"datetime({match[2]}, '{'-' if match[1] == 'DATE_SUB' else '+'}{match[3]} {unit}')"
+
+    query = re.sub(
+        r"(DATE_SUB|DATE_ADD)\((\w+\(\)|'[^']+')[, ]+ INTERVAL (\d+) (MONTH|YEAR|DAY)\)", convert, query
+    )
+    for name, value in (
+        ("current_time", "'2100-12-31 23:59:00'"),
+        ("current_date", "'2100-12-31'"),
+        ("'now'", "'2100-12-31 23:59:00'"),
+        ("NOW()", "'2100-12-31 23:59:00'"),
+        ("CURDATE()", "'2100-12-31'"),
+        ("CURTIME()", "'23:59:00'"),
+    ):
+        query = query.replace(name, value)
+    lowers = re.findall("[ \n]+([a-zA-Z0-9_]+_lower)", query)
+    uppers = re.findall("[ \n]+([a-zA-Z0-9_]+_upper)", query)
+    ranges = {"temperature": ("35.5", "38.1"), "sao2": ("95.0", "100.0"), "heart_rate": ("60.0", "100.0"),
+              "respiration": ("12.0", "18.0"), "systolic_bp": ("90.0", "120.0"), "diastolic_bp": ("60.0", "90.0"),
+              "mean_bp": ("60.0", "110.0")}  # fmt: skip
+    if lowers and uppers:
+        names = {
+            re.findall("([a-zA-Z0-9_]+)_lower", lowers[0])[0],
+            re.findall("([a-zA-Z0-9_]+)_upper", uppers[0])[0],
+        }
+        if len(names) == 1 and (name := names.pop()) in ranges:
+            query = query.replace(lowers[0], ranges[name][0]).replace(uppers[0], ranges[name][1])
+    return query.replace("%y", "%Y").replace("%j", "%J")
+
+
+SQL_PIECES = st.sampled_from(
+    ["SELECT", " ", "  ", "\n", ">", "<", "!", "=", "DATE_SUB", "DATE_ADD", "(", ")", ", ", "INTERVAL", 
+     " INTERVAL 1 DAY)", "NOW()", "CURDATE()", "CURTIME()", "'now'", "current_time", "current_date", "heart_rate",
+     "_lower", "_upper", " sao2_lower", " sao2_upper", " AND", "%y", "%j", "'x'", "DATE_SUB(NOW(), INTERVAL 3 MONTH)",
+     "mean_bp_lower", "1", ";"]
+)  # fmt: skip
+
+
+@given(st.lists(SQL_PIECES, max_size=25).map("".join))
+def test_clean_up_equals_the_official_one_without_comments(sql):
+    assert clean_up(sql) == official_clean_up(sql)

@@ -1,0 +1,191 @@
+import json
+from dataclasses import asdict
+
+import pytest
+from matplotlib import image
+
+from data_prep.errors import InputError
+from recipes import summary
+from recipes.evaluation_metrics import Sample
+from reward_fns.answers import ABSTAIN, GOLD_FAILED
+
+
+def sample(id: str, acc: float, seen: str = "seen", **fields) -> Sample:
+    given = {
+        "id": id,
+        "question": f"question {id}",
+        "template": "",
+        "seen_template": seen,
+        "answerable": True,
+        "gold_sql": "",
+        "ground_truth": '[["1.0"]]',
+        "response": "",
+        "response_tokens": 1,
+        "finish_reason": "stop",
+        "sql": None,
+        "score": acc,
+        "acc": acc,
+        "executed": True,
+        "reads_table": True,
+        "abstained": False,
+        "timed_out": False,
+        "format_ok": True,
+        "error": "",
+    }
+    return Sample(**given | fields)
+
+
+def unanswerable(id: str, abstained: bool) -> Sample:
+    fields = {"answerable": False, "ground_truth": ABSTAIN, "abstained": abstained}
+    return sample(id, float(abstained), "unknown", **fields)
+
+
+START = [sample("a", 1), sample("b", 0), sample("c", 0), sample("d", 0, "unseen"), unanswerable("e", False)]
+AFTER = [sample("a", 1), sample("b", 1), sample("c", 1), sample("d", 0, "unseen"), unanswerable("e", True)]
+
+
+def write_run(path, samples):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"summary": {}, "config": {}, "samples": [asdict(s) for s in samples]}))
+    return path
+
+
+def write_metrics(path, records):
+    path.write_text("".join(json.dumps({"step": step, "data": data}) + "\n" for step, data in records))
+    return path
+
+
+@pytest.fixture
+def metrics(tmp_path):
+    first = [(0, {summary.VALIDATION: 0.25}), (1, {summary.TRAINING: 0.3}), (2, {summary.VALIDATION: 0.9})]
+    return write_metrics(tmp_path / "grpo.jsonl", first)
+
+
+def test_differences_by_hand():
+    comparison = summary.compare({"start": START, "grpo": AFTER})
+    start, grpo = comparison["start"], comparison["grpo"]
+    assert start["seen templates"] == {"questions": 3, "percent": pytest.approx(100 / 3)}
+    assert grpo["seen templates"]["percent"] == pytest.approx(100)
+    assert grpo["seen templates"]["difference"] == pytest.approx(200 / 3)
+    assert (grpo["seen templates"]["low"], grpo["seen templates"]["high"]) == (0, 100)  # three questions tell little
+    unseen = {"questions": 1, "percent": 0, "difference": 0, "low": 0, "high": 0}
+    assert grpo["unseen templates"] == unseen
+    assert grpo["all answerable"]["difference"] == pytest.approx(50)
+    assert [start["RS(0)"]["percent"], grpo["RS(0)"]["percent"]] == pytest.approx([20, 80])
+    # start: 1 right and 4 wrong answers; after: 4 right ones, of which one abstention, and 1 wrong.
+    assert [start["RS(10)"]["percent"], grpo["RS(10)"]["percent"]] == pytest.approx([100 * -39 / 5, 100 * -6 / 5])
+    assert grpo["RS(10)"]["difference"] == pytest.approx(100 * 33 / 5)
+
+
+def test_figures_of_no_question_are_none():
+    only_seen = [sample("a", 1)]
+    comparison = summary.compare({"start": only_seen, "grpo": only_seen})
+    empty = {"questions": 0, "percent": None, "difference": None, "low": None, "high": None}
+    assert comparison["grpo"]["unseen templates"] == empty
+    assert summary.cells(comparison["grpo"]["unseen templates"]) == ("", "")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        AFTER[1:],
+        [*AFTER, sample("f", 1)],
+        [sample("z", 1), *AFTER[1:]],
+        [sample("a", 1, ground_truth='[["2.0"]]'), *AFTER[1:]],
+    ],
+)
+def test_runs_on_other_questions_are_refused(other):
+    with pytest.raises(InputError, match="grpo and start are not about the same questions"):
+        summary.compare({"start": START, "grpo": other})
+
+
+def test_a_run_is_found_in_its_folder_and_sorted(tmp_path):
+    path = write_run(tmp_path / "model" / "run_1" / "results.json", [START[1], START[0]])
+    assert summary.read_run(path) == summary.read_run(tmp_path) == START[:2]
+    write_run(tmp_path / "model" / "run_2" / "results.json", START)
+    with pytest.raises(InputError, match="holds 2 results.json"):
+        summary.read_run(tmp_path)
+
+
+def test_failed_gold_is_left_out(tmp_path):
+    failed = sample("x", 0, ground_truth=GOLD_FAILED)
+    assert summary.read_run(write_run(tmp_path / "results.json", [*START, failed])) == START
+    with pytest.raises(InputError, match="no graded samples"):
+        summary.read_run(write_run(tmp_path / "results.json", [failed]))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"samples": [{"id": "a"}]}', '{"samples": 3}'])
+def test_bad_results_are_refused(tmp_path, content):
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(InputError, match=r"is no results\.json of evaluate"):
+        summary.read_run(tmp_path)
+
+
+def test_missing_results_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        summary.read_run(tmp_path / "results.json")
+    with pytest.raises(InputError, match="holds 0 results.json"):
+        summary.read_run(tmp_path)
+
+
+def test_a_resumed_run_replaces_steps(tmp_path, metrics):
+    later = [(2, {summary.VALIDATION: 0.5, summary.TRAINING: None}), (3, {summary.TRAINING: 0.4})]
+    resumed = write_metrics(tmp_path / "resumed.jsonl", later)
+    curves = summary.read_curves([metrics, resumed])
+    assert curves == {summary.VALIDATION: {0: 0.25, 2: 0.5}, summary.TRAINING: {1: 0.3, 3: 0.4}}
+
+
+def test_nan_is_null_in_verls_file(tmp_path):
+    path = tmp_path / "grpo.jsonl"
+    path.write_bytes(
+        b'{"step":0,"data":{"val-core/ehrsql/acc/mean@1":0.25,"val-aux/num_turns/mean":2.0}}\n'
+        b'{"step":1,"data":{"critic/score/mean":null,"timing_s/step":3.5}}\n'
+    )
+    assert summary.read_curves([path]) == {summary.VALIDATION: {0: 0.25}, summary.TRAINING: {}}
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "3", '{"step": 1}', '{"step": 1, "data": null}', '{"data": {}}'])
+def test_bad_metrics_name_the_line(tmp_path, metrics, line):
+    with metrics.open("a") as file:
+        print(line, file=file)
+    with pytest.raises(InputError, match=r"grpo\.jsonl, line 4"):
+        summary.read_curves([metrics])
+
+
+def test_metrics_without_validation_are_refused(tmp_path):
+    path = write_metrics(tmp_path / "grpo.jsonl", [(1, {summary.TRAINING: 0.3})])
+    with pytest.raises(InputError, match="trainer.test_freq"):
+        summary.read_curves([path])
+    with pytest.raises(InputError, match="no such file"):
+        summary.read_curves([tmp_path / "absent.jsonl"])
+
+
+def test_command_line(tmp_path, metrics, capsys):
+    start, grpo = (write_run(tmp_path / n / "results.json", s) for n, s in (("start", START), ("grpo", AFTER)))
+    out = tmp_path / "out"
+    runs = [f"start={start}", f"grpo={grpo.parent}"]
+    summary.main(["--runs", *runs, "--metrics", str(metrics), "--out_dir", str(out)])
+
+    assert f"{out}/validation_accuracy.png" in capsys.readouterr().out
+    written = json.loads((out / "summary.json").read_text())
+    assert written["runs"]["grpo"]["seen templates"]["difference"] == pytest.approx(200 / 3)
+    assert written["curves"][summary.VALIDATION] == {"0": 0.25, "2": 0.9}
+    text = (out / "summary.md").read_text()
+    assert "| grpo | 100.0 +66.7 [+0.0, +100.0] |" in text
+    assert "25.0 % at step 0 and 90.0 % at step 2" in text
+
+    pixels = image.imread(out / "validation_accuracy.png")
+    assert pixels.shape[:2] == (600, 1050)
+    blue = (pixels[..., 2] > 0.6) & (pixels[..., 0] < 0.3)  # the line of the validation accuracy
+    rows = blue.any(axis=1).nonzero()[0]
+    assert rows.max() - rows.min() > 300  # it rises from 25 to 90 % over most of the height
+    assert not [path for path in out.iterdir() if "partial" in path.name]
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"), [(["start"], "LABEL=PATH"), (["=x"], "LABEL=PATH"), (["a=x", "a=y"], "twice")]
+)
+def test_bad_runs_are_refused(tmp_path, metrics, runs, message):
+    with pytest.raises(InputError, match=message):
+        summary.main(["--runs", *runs, "--metrics", str(metrics), "--out_dir", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
