@@ -29,5 +29,5 @@ def atomic_output(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         if partial.is_dir():
             shutil.rmtree(partial)
-        else:
-            partial.unlink(missing_ok=True)
+        elif partial.exists():
+            partial.unlink()

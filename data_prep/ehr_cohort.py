@@ -45,15 +45,11 @@ class BuildOptions:
         if self.time_span < 0:
             raise InputError(f"time_span is {self.time_span}; give 0 or more years")
         if not 1200 <= self.start_year <= self.start_year + self.time_span <= 9800:
-            raise InputError(
-                f"start_year is {self.start_year}; all of start_year..+time_span must be in 1200..9800"
-            )
+            raise InputError(f"start_year is {self.start_year}; all of start_year..+time_span must be in 1200..9800")
         try:
             datetime.strptime(self.current_time, TIME_FORMAT)
         except ValueError as error:
-            raise InputError(
-                f"current_time is {self.current_time!r}; write it as '2100-12-31 23:59:00'"
-            ) from error
+            raise InputError(f"current_time is {self.current_time!r}; write it as '2100-12-31 23:59:00'") from error
 
 
 class TimeShift:

@@ -224,6 +224,4 @@ def _check_people(patients: pd.DataFrame, admissions: pd.DataFrame) -> None:
         raise InputError("hosp/patients has an anchor_year - anchor_age that is no year; repair it")
     unknown = admissions["subject_id"][~admissions["subject_id"].isin(patients["subject_id"])]
     if len(unknown):
-        raise InputError(
-            f"hosp/admissions has subject_id {unknown.iloc[0]}, which hosp/patients lacks; add it"
-        )
+        raise InputError(f"hosp/admissions has subject_id {unknown.iloc[0]}, which hosp/patients lacks; add it")

@@ -82,7 +82,7 @@ def prepare(options: Options, console: Console) -> None:
     for split, split_questions in questions.items():
         # An example is not shown to its own question: the prompt would hold the answer.
         prompts = [
-            builder.messages(q.text, [e for e in examples if e["id"] != q.id][:FEW_SHOT_EXAMPLES])
+            builder.messages(q.text, [e for e in examples if e["question"] != q.text][:FEW_SHOT_EXAMPLES])
             for q in split_questions
         ]
         seen = seen_in_train(split_questions, train)
@@ -199,7 +199,7 @@ def draw_examples(taught: list[Question], seed: int) -> list[dict[str, str]]:
     answerable = [question for question in one_each.values() if question.answerable]
     unanswerable = [question for question in shuffled if not question.answerable]
     chosen = unanswerable[:1] + answerable[: FEW_SHOT_EXAMPLES + 1 - len(unanswerable[:1])]
-    return [{"id": q.id, "question": q.text, "answer": q.gold} for q in chosen]
+    return [{"question": q.text, "answer": q.gold} for q in chosen]
 
 
 def rl_row(

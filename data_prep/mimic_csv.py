@@ -34,7 +34,7 @@ COLUMNS = {
 WHOLE_NUMBERS = {
     *("subject_id", "hadm_id", "stay_id", "transfer_id", "itemid", "icd_version", "anchor_age", "anchor_year")
 }
-TIMES = set("dod admittime dischtime intime outtime starttime stoptime charttime chartdate".split())
+TIMES = set(["dod", "admittime", "dischtime", "intime", "outtime", "starttime", "stoptime", "charttime", "chartdate"])
 NUMBERS = {"valuenum", "value", "totalamount"}  # all other columns are text
 
 # Cells that mean NULL: pandas' default list, with which the EHRSQL-2024 database was read. A cell of
@@ -59,9 +59,7 @@ class MimicTree:
         missing = [f"{table}.csv[.gz]" for table, path in self._paths.items() if path is None]
         if missing:
             raise InputError(f"{data_dir} lacks {', '.join(missing)}; give a whole MIMIC-IV tree")
-        self._headers = {
-            table: _header(self._paths[table], names.split()) for table, names in COLUMNS.items()
-        }
+        self._headers = {table: _header(self._paths[table], names.split()) for table, names in COLUMNS.items()}
         self._db = duckdb.connect()
         self._db.execute("SET preserve_insertion_order = true; SET enable_progress_bar = false")
         self._db.execute("SET disabled_optimizers = 'in_clause'")  # it makes a join of IN, which loses the order
@@ -156,9 +154,7 @@ def parse_number(text: str) -> float:
     digits are gathered in a float, which is then scaled by a power of ten, with a rounding at each step.
     Raises ``ValueError`` for anything but a finite decimal number.
     """
-    match = re.fullmatch(
-        r"\s*([+-]?)(?=\.?\d)(\d*)\.?(\d*)(?:e([+-]?\d+))?\s*", text, re.ASCII | re.IGNORECASE
-    )
+    match = re.fullmatch(r"\s*([+-]?)(?=\.?\d)(\d*)\.?(\d*)(?:e([+-]?\d+))?\s*", text, re.ASCII | re.IGNORECASE)
     if not match:
         raise ValueError(f"{text!r} is not a number")
     sign, whole, fraction, exponent = match.groups()
@@ -174,6 +170,4 @@ def parse_number(text: str) -> float:
 def _explain(error: duckdb.Error) -> str:
     """DuckDB's message without its long advice and without the row itself, which may be a patient's."""
     first, *others = str(error).splitlines()
-    return ", ".join(
-        [first, *(line for line in others if line.startswith(("Error when", "Expected Number")))]
-    )
+    return ", ".join([first, *(line for line in others if line.startswith(("Error when", "Expected Number")))])

@@ -73,16 +73,14 @@ class Generator:
                 f"{self.context_length}; lower --max_response_length or choose a shorter prompt template"
             )
 
-        # Read when vLLM is imported, and open to the user: errors only, a CPU's KV cache in GiB, and the engine in
-        # this process, which saves starting others.
+        # Defaults that vLLM reads when it is imported: log errors only, and 1 GiB of KV cache on a CPU.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         from vllm import LLM, SamplingParams
         from vllm.platforms import current_platform
 
         hardware = (
-            {"enforce_eager": True, "distributed_executor_backend": "uni"}
+            {"enforce_eager": True}
             if current_platform.is_cpu()
             else {"gpu_memory_utilization": self.options.gpu_memory_utilization}
         )

@@ -2,7 +2,8 @@
 
 ``python -m recipes.summary --runs start=RESULTS grpo=RESULTS --metrics grpo.jsonl --out_dir D`` prints a table of
 the runs with paired differences to the first one and writes ``summary.json``, ``summary.md`` and
-``validation_accuracy.png`` to ``D``. RESULTS is a ``results.json`` of ``evaluate``, or a folder that holds one.
+``validation_accuracy.png`` to ``D``. RESULTS is a ``results.json`` of ``evaluate``, or a folder; of the files in a
+folder the newest is taken.
 """
 
 import argparse
@@ -33,17 +34,25 @@ FIGURES: dict[str, tuple[Callable[[Sample], bool], Value]] = {
 }
 
 
-def read_run(path: Path) -> list[Sample]:
-    """The graded samples of a ``results.json``, or of the only one in a folder, sorted by question id.
+def results_file(path: Path) -> Path:
+    """``path`` itself or, if it is a folder, the ``results.json`` in or under it that was written last.
 
     Raises:
-        InputError: there is no such file, there are several, or it is not what ``evaluate`` writes.
+        InputError: the folder holds none.
     """
-    if path.is_dir():
-        files = sorted(path.rglob("results.json"))
-        if len(files) != 1:
-            raise InputError(f"{path} holds {len(files)} results.json; name one file, or a folder with one")
-        path = files[0]
+    if not path.is_dir():
+        return path
+    if not (files := sorted(path.rglob("results.json"))):
+        raise InputError(f"{path} holds no results.json; evaluate first")
+    return max(files, key=lambda file: file.stat().st_mtime_ns)
+
+
+def read_run(path: Path) -> list[Sample]:
+    """The graded samples of a ``results.json``, sorted by question id.
+
+    Raises:
+        InputError: there is no such file, or it is not what ``evaluate`` writes.
+    """
     content = _read(path)
     try:
         samples = graded([Sample(**record) for record in json.loads(content)["samples"]])
@@ -93,18 +102,19 @@ def _figure(
     return figure
 
 
-def read_curves(files: Sequence[Path]) -> dict[str, dict[int, float]]:
+def read_curves(paths: Sequence[Path]) -> dict[str, dict[int, float]]:
     """Step -> value of ``VALIDATION`` and ``TRAINING``, from the files of verl's file logger.
 
-    verl truncates its file when a run resumes, so a run may have left several: of a step that stands in more than
-    one, the file named last wins.
+    verl truncates its file when a run resumes, so a resumed run has one for each start: of a step that stands in
+    several, the last file wins. The files of a folder (``*.jsonl``) are read in the order of their names.
 
     Raises:
         InputError: a file is missing or malformed, or no step was validated.
     """
     curves: dict[str, dict[int, float]] = {VALIDATION: {}, TRAINING: {}}
-    for path in files:
-        for number, line in enumerate(_read(path).splitlines(), 1):
+    files = [file for path in paths for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
+    for file in files:
+        for number, line in enumerate(_read(file).splitlines(), 1):
             try:
                 record = json.loads(line)
                 step, metrics = int(record["step"]), record["data"]
@@ -112,9 +122,9 @@ def read_curves(files: Sequence[Path]) -> dict[str, dict[int, float]]:
                     if metrics.get(name) is not None:  # verl writes NaN as null
                         curve[step] = float(metrics[name])
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise InputError(f"{path}, line {number}: not a record of verl's file logger; remove it") from error
+                raise InputError(f"{file}, line {number}: not a record of verl's file logger; remove it") from error
     if not curves[VALIDATION]:
-        raise InputError(f"no {VALIDATION} in {', '.join(map(str, files))}; train with trainer.test_freq above 0")
+        raise InputError(f"no {VALIDATION} in {', '.join(map(str, paths))}; train with trainer.test_freq above 0")
     return {name: dict(sorted(curve.items())) for name, curve in curves.items()}
 
 
@@ -151,31 +161,26 @@ def cells(figure: dict[str, Any]) -> tuple[str, str]:
     return value, f"{figure['difference']:+.1f} [{figure['low']:+.1f}, {figure['high']:+.1f}]"
 
 
-def header(name: str, questions: int) -> str:
-    """A column's title: the figure and the number of questions behind it."""
-    return f"{name} (n = {questions:,})"
-
-
 def print_table(comparison: dict[str, dict[str, Any]], console: Console) -> None:
-    """One row a run; under each value the difference to the first run."""
+    """One column a run; under each value the difference to the first run."""
     first, *_ = comparison
     table = Table(title="Test results in percent", caption=f"below: difference to {first}, paired 95 % interval")
-    table.add_column("run")
+    for column in ("", "questions", *comparison):
+        table.add_column(column, justify="right" if column else "left")
     for name, figure in comparison[first].items():
-        table.add_column(header(name, figure["questions"]), justify="right")
-    for label, figures in comparison.items():
-        table.add_row(label, *("\n".join(filter(None, cells(figure))) for figure in figures.values()))
+        values = ("\n".join(filter(None, cells(run[name]))) for run in comparison.values())
+        table.add_row(name, f"{figure['questions']:,}", *values)
     console.print(table)
 
 
 def markdown(comparison: dict[str, dict[str, Any]], curves: dict[str, dict[int, float]]) -> str:
-    """The table, and the first and last validation, for ``summary.md``."""
+    """The table, the first and last validation and the chart, for ``summary.md``."""
     first, *_ = comparison
-    titles = [header(name, figure["questions"]) for name, figure in comparison[first].items()]
     lines = ["# Test results", "", f"In percent; after each value the difference to {first}, paired 95 % interval.", ""]
-    lines += [f"| run | {' | '.join(titles)} |", f"| --- |{' ---: |' * len(titles)}"]
-    for label, figures in comparison.items():
-        lines.append(f"| {label} | {' | '.join(' '.join(filter(None, cells(f))) for f in figures.values())} |")
+    lines += [f"| | questions | {' | '.join(comparison)} |", f"| --- |{' ---: |' * (1 + len(comparison))}"]
+    for name, figure in comparison[first].items():
+        values = (" ".join(filter(None, cells(run[name]))) for run in comparison.values())
+        lines.append(f"| {name} | {figure['questions']:,} | {' | '.join(values)} |")
     validation = curves[VALIDATION]
     ends = [f"{100 * validation[step]:.1f} % at step {step}" for step in (min(validation), max(validation))]
     lines += ["", f"Greedy validation accuracy: {' and '.join(ends)}.", ""]
@@ -215,17 +220,20 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--runs", nargs="+", required=True, metavar="LABEL=PATH", help="the first is compared with")
     parser.add_argument(
-        "--metrics", nargs="+", type=Path, required=True, help="jsonl files of verl's file logger, oldest first"
+        "--metrics", nargs="+", type=Path, required=True, help="jsonl files of verl's file logger, or their folder"
     )
     parser.add_argument("--out_dir", type=Path, required=True, help="folder for the summary, made if need be")
     args = parser.parse_args(argv)
 
-    comparison = compare({label: read_run(path) for label, path in parse_runs(args.runs).items()})
+    files = {label: results_file(path) for label, path in parse_runs(args.runs).items()}
+    comparison = compare({label: read_run(file) for label, file in files.items()})
     curves = read_curves(args.metrics)
     print_table(comparison, Console())
     results, text, chart = (args.out_dir / name for name in ("summary.json", "summary.md", "validation_accuracy.png"))
     with atomic_output(results) as partial:
-        partial.write_text(json.dumps({"runs": comparison, "curves": curves}, indent=1) + "\n", encoding="utf-8")
+        sources = {label: str(file) for label, file in files.items()}
+        content = json.dumps({"files": sources, "runs": comparison, "curves": curves}, indent=1)
+        partial.write_text(content + "\n", encoding="utf-8")
     with atomic_output(text) as partial:
         partial.write_text(markdown(comparison, curves), encoding="utf-8")
     with atomic_output(chart) as partial:

@@ -26,7 +26,7 @@ PARQUET=$DATA_DIR/parquet
 TEST_SET=$PARQUET/test.parquet
 [ -f "$TEST_SET" ] || TEST_SET=$PARQUET/valid.parquet
 EVALUATE=(python -m recipes.evaluate --dataset_path "$TEST_SET" --db_path "$EHR_DB"
-  --max_response_length "$RECIPE_MAX_RESPONSE_LENGTH" --output_dir "$OUTPUT_DIR/results"
+  --max_response_length "$RECIPE_MAX_RESPONSE_LENGTH"
   ${NUM_SAMPLES:+--num_samples "$NUM_SAMPLES"})
 
 set -x
@@ -39,7 +39,7 @@ training_stage grpo "$OUTPUT_DIR/grpo" python -m recipes.launch ehrsql_grpo "${O
   trainer.default_local_dir="$OUTPUT_DIR/grpo"
 stage export_grpo python -m recipes.export --checkpoint_dir "$OUTPUT_DIR/grpo" --start_model "$START_MODEL" \
   --prompts "$PARQUET/valid.parquet" --out_dir "$MODEL_DIR/grpo"
-stage evaluate_start "${EVALUATE[@]}" --model_name "$START_MODEL" --run_name start
-stage evaluate_grpo "${EVALUATE[@]}" --model_name "$MODEL_DIR/grpo" --run_name grpo
+stage evaluate_start "${EVALUATE[@]}" --model_name "$START_MODEL" --output_dir "$OUTPUT_DIR/results/start"
+stage evaluate_grpo "${EVALUATE[@]}" --model_name "$MODEL_DIR/grpo" --output_dir "$OUTPUT_DIR/results/grpo"
 python -m recipes.summary --runs start="$OUTPUT_DIR/results/start" grpo="$OUTPUT_DIR/results/grpo" \
   --metrics "$OUTPUT_DIR/grpo/metrics" --out_dir "$OUTPUT_DIR/summary"

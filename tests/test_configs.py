@@ -15,6 +15,12 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml") if path.stem != "gpu_model")
 
 
+@pytest.fixture(autouse=True)
+def fast_yaml(monkeypatch):
+    """Composing is mostly parsing YAML: libyaml's parser takes a quarter off the time of the many combinations."""
+    monkeypatch.setattr(yaml, "SafeLoader", yaml.CSafeLoader)
+
+
 def resolved(name: str, *overrides: str) -> dict:
     return OmegaConf.to_container(compose_config(name, list(overrides)), resolve=True)
 
@@ -25,7 +31,8 @@ def test_every_grpo_combination_composes(preset):
         config = resolved(
             "ehrsql_grpo", f"preset={preset}", f"hardware={hardware}", f"algo={algo}", f"adapter={adapter}"
         )
-        recipe, model, rollout = config["recipe"], config["actor_rollout_ref"]["model"], config["actor_rollout_ref"]["rollout"]
+        recipe, verl = config["recipe"], config["actor_rollout_ref"]
+        model, actor, rollout = verl["model"], verl["actor"], verl["rollout"]
         where = f"{preset} {hardware} {algo} {adapter}"
         assert recipe["max_prompt_length"] + recipe["max_response_length"] == recipe["max_length"], where
         assert (rollout["prompt_length"], rollout["response_length"]) == (
@@ -34,7 +41,6 @@ def test_every_grpo_combination_composes(preset):
         ), where
         assert (CONFIG_DIR / "prompts" / f"{recipe['prompt']}.jinja").is_file(), where
         # One sequence has to fit a micro-batch, and a batch has to be shared out evenly.
-        actor = config["actor_rollout_ref"]["actor"]
         assert actor["ppo_max_token_len_per_gpu"] >= recipe["max_length"], where
         workers = config["trainer"]["n_gpus_per_node"] * config["trainer"]["nnodes"]
         assert config["data"]["train_batch_size"] * rollout["n"] % workers == 0, where
@@ -57,7 +63,7 @@ def test_every_sft_combination_composes(preset):
     "overrides",
     [
         ["hardware=cpu", "preset=tiny"],
-        ["hardware=cpu", "preset=smollm2_135m", "algo=grpo_kl", "adapter=lora"],
+        ["hardware=cpu", "preset=smollm2_135m", "algo=grpo_kl"],
         ["hardware=gpu_8", "preset=qwen2_5_3b", "algo=dapo"],
         ["hardware=cluster", "preset=sql_r1_3b", "algo=grpo_kl"],
     ],

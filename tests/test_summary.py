@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import asdict
 
 import pytest
@@ -99,12 +100,18 @@ def test_runs_on_other_questions_are_refused(other):
         summary.compare({"start": START, "grpo": other})
 
 
-def test_a_run_is_found_in_its_folder_and_sorted(tmp_path):
-    path = write_run(tmp_path / "model" / "run_1" / "results.json", [START[1], START[0]])
-    assert summary.read_run(path) == summary.read_run(tmp_path) == START[:2]
-    write_run(tmp_path / "model" / "run_2" / "results.json", START)
-    with pytest.raises(InputError, match="holds 2 results.json"):
-        summary.read_run(tmp_path)
+def test_the_newest_results_of_a_folder_are_taken(tmp_path):
+    old = write_run(tmp_path / "model" / "run_2" / "results.json", START)
+    new = write_run(tmp_path / "model" / "run_1" / "results.json", AFTER)
+    os.utime(old, (1, 1))
+    assert summary.results_file(tmp_path) == summary.results_file(new) == new
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"holds no results\.json"):
+        summary.results_file(tmp_path / "empty")
+
+
+def test_samples_are_sorted(tmp_path):
+    assert summary.read_run(write_run(tmp_path / "results.json", START[::-1])) == START
 
 
 def test_failed_gold_is_left_out(tmp_path):
@@ -118,14 +125,12 @@ def test_failed_gold_is_left_out(tmp_path):
 def test_bad_results_are_refused(tmp_path, content):
     (tmp_path / "results.json").write_text(content)
     with pytest.raises(InputError, match=r"is no results\.json of evaluate"):
-        summary.read_run(tmp_path)
+        summary.read_run(tmp_path / "results.json")
 
 
 def test_missing_results_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         summary.read_run(tmp_path / "results.json")
-    with pytest.raises(InputError, match="holds 0 results.json"):
-        summary.read_run(tmp_path)
 
 
 def test_a_resumed_run_replaces_steps(tmp_path, metrics):
@@ -133,6 +138,8 @@ def test_a_resumed_run_replaces_steps(tmp_path, metrics):
     resumed = write_metrics(tmp_path / "resumed.jsonl", later)
     curves = summary.read_curves([metrics, resumed])
     assert curves == {summary.VALIDATION: {0: 0.25, 2: 0.5}, summary.TRAINING: {1: 0.3, 3: 0.4}}
+    assert summary.read_curves([tmp_path]) == curves  # in the order of the names: grpo, resumed
+    assert summary.read_curves([resumed, metrics])[summary.VALIDATION] == {0: 0.25, 2: 0.9}
 
 
 def test_nan_is_null_in_verls_file(tmp_path):
@@ -169,9 +176,10 @@ def test_command_line(tmp_path, metrics, capsys):
     assert f"{out}/validation_accuracy.png" in capsys.readouterr().out
     written = json.loads((out / "summary.json").read_text())
     assert written["runs"]["grpo"]["seen templates"]["difference"] == pytest.approx(200 / 3)
+    assert written["files"] == {"start": str(start), "grpo": str(grpo)}
     assert written["curves"][summary.VALIDATION] == {"0": 0.25, "2": 0.9}
     text = (out / "summary.md").read_text()
-    assert "| grpo | 100.0 +66.7 [+0.0, +100.0] |" in text
+    assert "| seen templates | 3 | 33.3 | 100.0 +66.7 [+0.0, +100.0] |" in text
     assert "25.0 % at step 0 and 90.0 % at step 2" in text
 
     pixels = image.imread(out / "validation_accuracy.png")
