@@ -1,0 +1,109 @@
+"""Facts that stand in two places agree, and the scripts say what is wrong in one line."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import REPO
+
+VERL_RELEASES = {"0.9.0": "483b8a009ba3a97563edee3a19887e4862b8094a"}  # tag v0.9.0
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=REPO, capture_output=True, text=True, check=True).stdout
+
+
+def run_script(script: str, *arguments: str, **env: str) -> subprocess.CompletedProcess:
+    """Run with the environment of this test run, so that set-up has nothing to do."""
+    env = os.environ | {"VENV": sys.prefix} | env
+    return subprocess.run(["bash", f"scripts/{script}", *arguments], cwd=REPO, env=env, capture_output=True, text=True)
+
+
+def test_submodule_is_the_release_that_the_requirements_pin():
+    pins = [
+        (path.name, match[1])
+        for path in REPO.glob("requirements*.txt")
+        if (match := re.search(r"^verl==(\S+)", path.read_text(), re.M))
+    ]
+    assert [name for name, _ in pins] == ["requirements-common.txt"]
+    mode, commit, *_ = git("ls-files", "--stage", "verl").split()
+    assert mode == "160000"
+    assert commit == VERL_RELEASES[pins[0][1]]
+
+
+def test_every_setting_of_the_sample_is_read_somewhere():
+    names = re.findall(r"^#([A-Z_]+)=", (REPO / ".env.sample").read_text(), re.M)
+    others = {"HF_HOME", "HF_TOKEN", "TMPDIR", "WANDB_API_KEY", "WANDB_MODE", "VLLM_LOGGING_LEVEL"}  # of libraries
+    sources = git("grep", "-hE", "|".join(names), "--", "*.sh", "*.py", "*.yaml")
+    assert names
+    assert [name for name in names if name not in others and name not in sources] == []
+
+
+@pytest.mark.parametrize(
+    ("env", "arguments", "message"),
+    [
+        ({"HARDWARE": "tpu"}, [], "HARDWARE=tpu is unknown"),
+        ({"PRESET": "bogus"}, [], "Could not find 'preset/bogus'"),
+        ({}, ["preset=bogus"], "Could not find 'preset/bogus'"),
+        ({}, ["trainer.savefreq=3"], "Could not override 'trainer.savefreq'"),
+        ({"EHRSQL_DATA": "somewhere"}, [], "set both EHRSQL_DATA"),
+    ],
+)
+def test_bad_input_ends_in_one_line_before_anything_is_made(tmp_path, env, arguments, message):
+    env = {"HARDWARE": "cpu", "OUTPUT_DIR": str(tmp_path / "out")} | env
+    result = run_script("run_grpo_ehrsql.sh", *arguments, **env)
+    assert result.returncode != 0
+    assert message in result.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.glob("out/data/*"))
+
+
+@pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="this machine has a GPU")
+def test_asking_for_a_gpu_without_one(tmp_path):
+    result = run_script("run_grpo_ehrsql.sh", OUTPUT_DIR=str(tmp_path / "out"), HARDWARE="gpu")
+    assert result.returncode != 0
+    assert "HARDWARE=gpu, but nvidia-smi finds no GPU" in result.stderr.strip().splitlines()[-1]
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
+    with open(tmp_path / ".lock", "w") as lock:
+        holder = subprocess.Popen(["flock", "--nonblock", str(tmp_path / ".lock"), "sleep", "30"])
+        try:
+            while subprocess.run(["flock", "--nonblock", lock.name, "true"]).returncode == 0:
+                pass
+            result = run_script("run_grpo_ehrsql.sh", OUTPUT_DIR=str(tmp_path), HARDWARE="cpu")
+        finally:
+            holder.terminate()
+            holder.wait()
+    assert result.returncode != 0
+    assert f"another run is using {tmp_path}" in result.stderr.strip().splitlines()[-1]
+
+
+def stages(tmp_path, script: str) -> list[str]:
+    """Run a script of stages and return the lines it printed."""
+    source = f"OUTPUT_DIR={tmp_path}; die() {{ echo \"$*\"; exit 1; }}; source scripts/stages.sh; take_lock\n{script}"
+    return subprocess.run(["bash", "-c", source], cwd=REPO, capture_output=True, text=True).stdout.splitlines()
+
+
+def test_a_finished_stage_is_skipped_until_it_or_an_earlier_one_changes(tmp_path):
+    assert stages(tmp_path, "stage a echo 1; stage b echo 2") == ["== a", "1", "== b", "2"]
+    skipped = ["== a: finished before, skipped", "== b: finished before, skipped"]
+    assert stages(tmp_path, "stage a echo 1; stage b echo 2") == skipped
+    assert stages(tmp_path, "stage a echo 1; stage b echo 3") == [skipped[0], "== b", "3"]
+    assert stages(tmp_path, "stage a echo 4; stage b echo 3") == ["== a", "4", "== b", "3"]
+
+
+def test_a_failed_stage_ends_the_run_and_is_repeated(tmp_path):
+    failed = stages(tmp_path, "stage a false; stage b echo 2")
+    assert failed[0] == "== a" and "stage a failed" in failed[1] and len(failed) == 2
+    assert stages(tmp_path, "stage a true; stage b echo 2") == ["== a", "== b", "2"]
+
+
+def test_a_training_run_is_not_resumed_from_other_data(tmp_path):
+    checkpoint = "mkdir -p $OUTPUT_DIR/run; touch $OUTPUT_DIR/run/latest_checkpointed_iteration.txt"
+    stages(tmp_path, f"stage data echo 1; training_stage train $OUTPUT_DIR/run false; {checkpoint}")
+    stages(tmp_path, checkpoint)
+    assert stages(tmp_path, "stage data echo 1; training_stage train $OUTPUT_DIR/run echo on")[-1] == "on"
+    assert "on other data" in stages(tmp_path, "stage data echo 2; training_stage train $OUTPUT_DIR/run echo on")[-1]
