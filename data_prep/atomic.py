@@ -25,7 +25,8 @@ def atomic_output(path: str | os.PathLike) -> Iterator[Path]:
             shutil.rmtree(final)
         os.replace(partial, final)
     except OSError as error:
-        raise InputError(f"cannot write {final}: {error.strerror or error}; free space or choose another folder") from error
+        reason = error.strerror or error
+        raise InputError(f"cannot write {final}: {reason}; free space or choose another folder") from error
     finally:
         if partial.is_dir():
             shutil.rmtree(partial)

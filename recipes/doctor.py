@@ -43,8 +43,8 @@ class Check:
 
 def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Check:
     found = ".".join(map(str, version))
-    if version < (3, 10):
-        return Check("Python", found, "fail", "put Python 3.10 or newer first in PATH; remove .venv and set up again")
+    if version < (3, 11):
+        return Check("Python", found, "fail", "put Python 3.11 or newer first in PATH; remove .venv and set up again")
     return Check("Python", found)
 
 

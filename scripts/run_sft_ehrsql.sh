@@ -6,7 +6,8 @@ set -euo pipefail
 source "$(dirname "$0")/ehrsql_env.sh"
 
 OVERRIDES=(preset="$PRESET" sft_hardware="$HARDWARE" ${ARGUMENTS[@]+"${ARGUMENTS[@]}"})
-settings=$(python -m recipes.config ehrsql_sft "${OVERRIDES[@]}") && eval "$settings"
+settings=$(python -m recipes.config ehrsql_sft "${OVERRIDES[@]}")
+eval "$settings"
 ehrsql_data
 ehrsql_model
 

@@ -17,10 +17,10 @@ FINGERPRINT="$HARDWARE $PWD $(cat requirements*.txt pyproject.toml scripts/setup
 
 if [ ! -x "$VENV/bin/python" ]; then
   if command -v uv >/dev/null; then uv venv --quiet --seed "$VENV"; else python3 -m venv "$VENV"; fi \
-    || die "cannot make $VENV; install Python 3.10 or newer with its venv module (Debian: apt-get install python3-venv)"
+    || die "cannot make $VENV; install Python 3.11 or newer with its venv module (Debian: apt-get install python3-venv)"
 fi
-"$VENV/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-  || die "$VENV has $("$VENV/bin/python" -V), but verl needs Python 3.10 or newer; remove $VENV and put a newer python3 first in PATH"
+"$VENV/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+  || die "$VENV has $("$VENV/bin/python" -V), but the SQL sandbox needs Python 3.11 or newer; remove $VENV and put a newer python3 first in PATH"
 
 # uv resolves in seconds and, unlike pip, can leave a dependency out (requirements-cpu-overrides.txt).
 UV=$(command -v uv || echo "$VENV/bin/uv")

@@ -13,7 +13,7 @@ H100 = hardware.Gpu("NVIDIA H100", 81559, "580.65.06")
     ("check", "status"),
     [
         (doctor.check_python((3, 9, 18)), "fail"),
-        (doctor.check_python((3, 10, 0)), "ok"),
+        (doctor.check_python((3, 11, 0)), "ok"),
         (doctor.check_memory(7.9 * GB, 7 * GB), "fail"),
         (doctor.check_memory(11 * GB, 10 * GB), "warn"),
         (doctor.check_memory(24 * GB, 6 * GB), "warn"),

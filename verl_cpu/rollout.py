@@ -28,15 +28,19 @@ class BoundedServerAdapter(ServerAdapter):
         """Raises: RuntimeError, chained to the receiver's own error where vLLM reports one in time."""
         # Default options apply to sockets made later: verl's sender makes one for each update.
         context = zmq.Context.instance()
-        context.setsockopt(zmq.RCVTIMEO, UPDATE_TIMEOUT_S * 1000)
+        context.setsockopt(zmq.SNDTIMEO, UPDATE_TIMEOUT_S * 1000)  # the receiver never connects
+        context.setsockopt(zmq.RCVTIMEO, UPDATE_TIMEOUT_S * 1000)  # the receiver never answers
         context.setsockopt(zmq.LINGER, 0)
         try:
             return await super().update_weights(*args, **kwargs)
         except zmq.Again:
             message = f"vLLM did not take the new weights within {UPDATE_TIMEOUT_S} s"
-            try:
-                await asyncio.wait_for(self._update, CAUSE_TIMEOUT_S)
-            except Exception as cause:
-                raise RuntimeError(f"{message}: {cause!r}") from cause
+            if self._update is not None:  # None on ranks without a server
+                try:
+                    await asyncio.wait_for(self._update, CAUSE_TIMEOUT_S)
+                except TimeoutError:
+                    message += " and reports no reason"
+                except Exception as cause:
+                    raise RuntimeError(f"{message}: {cause!r}") from cause
             raise RuntimeError(message) from None
 

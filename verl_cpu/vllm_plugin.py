@@ -5,6 +5,8 @@ import inspect
 
 from verl_cpu import enabled
 
+REMEDY = "install the release pinned in requirements-cpu.txt"
+
 
 def register() -> None:
     """Make the weights of a live vLLM CPU engine replaceable, which verl's weight sync relies on."""
@@ -26,7 +28,7 @@ def keep_linear_weights() -> None:
 
     original = utils.dispatch_cpu_unquantized_gemm
     if list(inspect.signature(original).parameters) != ["layer", "remove_weight"]:
-        raise SystemExit("verl_cpu: vLLM's dispatch_cpu_unquantized_gemm changed; install the release pinned in requirements-cpu.txt")
+        raise SystemExit(f"verl_cpu: vLLM's dispatch_cpu_unquantized_gemm changed; {REMEDY}")
 
     @functools.wraps(original)
     def dispatch_cpu_unquantized_gemm(layer, remove_weight):
@@ -40,4 +42,6 @@ def restore_lora_mapper_name() -> None:
     from vllm.model_executor.models.utils import WeightsMapper
 
     if not hasattr(WeightsMapper, "get_unstacked_mapper"):
+        if not hasattr(WeightsMapper, "get_rename_mapper"):
+            raise SystemExit(f"verl_cpu: vLLM's WeightsMapper changed; {REMEDY}")
         WeightsMapper.get_unstacked_mapper = WeightsMapper.get_rename_mapper

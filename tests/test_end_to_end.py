@@ -1,0 +1,169 @@
+"""The pipeline for real, on the CPU: verl's trainers, Ray, FSDP2 and vLLM on a database and a model made here."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import REPO
+
+from data_prep import build_ehr_db, ehrsql, make_demo_ehr
+
+pytestmark = pytest.mark.skipif(os.environ.get("HARDWARE") == "gpu", reason="written for the CPU requirements")
+
+STEP_TIMEOUT_S = 600  # of one stage; a hang must end the test run, a slow machine must not
+
+
+def recipe(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", f"recipes.{module}", *map(str, arguments)]
+
+
+def run(command: list[str]) -> str:
+    """Run a stage to its end and return what it printed."""
+    env = os.environ | {"HARDWARE": "cpu"}
+    result = subprocess.run(
+        command, cwd=REPO, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=STEP_TIMEOUT_S
+    )
+    assert result.returncode == 0, result.stdout[-5000:]
+    return result.stdout
+
+
+def metrics(run_dir: Path) -> dict[int, dict[str, float]]:
+    """All metrics of a run by step, from the files of all its starts."""
+    steps: dict[int, dict[str, float]] = {}
+    for path in sorted((run_dir / "metrics").glob("*.jsonl")):
+        for line in path.read_text().splitlines():
+            entry = json.loads(line)
+            steps.setdefault(entry["step"], {}).update(entry["data"])
+    return steps
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    """A folder with parquet files of one question type (few tokens, soon learned) and a tiny start model."""
+    work = tmp_path_factory.mktemp("end_to_end")
+    make_demo_ehr.main(["--out_dir", str(work / "tree"), "--patients", "40"])
+    build_ehr_db.main(["--data_dir", str(work / "tree"), "--out_dir", str(work)])
+    import sqlite3
+
+    patients = [row[0] for row in sqlite3.connect(work / "mimic_iv.sqlite").execute("SELECT subject_id FROM patients")]
+    for split, ids in {"train": patients[8:], "valid": patients[:8]}.items():
+        sql = {f"{split}-{id_}": f"SELECT gender FROM patients WHERE subject_id = {id_}" for id_ in ids}
+        folder = work / "questions" / split
+        folder.mkdir(parents=True)
+        questions = [{"id": f"{split}-{id_}", "question": f"What is the gender of patient {id_}?"} for id_ in ids]
+        (folder / "data.json").write_text(json.dumps({"version": "test", "data": questions}))
+        (folder / "label.json").write_text(json.dumps(sql))
+    options = ["--data_dir", str(work / "questions"), "--db", str(work / "mimic_iv.sqlite")]
+    ehrsql.main([*options, "--out_dir", str(work / "parquet"), "--prompt", "question_only"])
+    run(recipe("models", "tiny", "--out_dir", work / "tiny", "--corpus", work / "parquet" / "sft_train.parquet"))
+    return work
+
+
+def grpo(work: Path, name: str, *overrides: str) -> list[str]:
+    return recipe(
+        "launch",
+        "ehrsql_grpo",
+        f"data.train_files={work}/parquet/train.parquet",
+        f"data.val_files={work}/parquet/valid.parquet",
+        f"actor_rollout_ref.model.path={work}/sft_model",
+        f"trainer.default_local_dir={work}/{name}",
+        "data.train_batch_size=4",
+        "actor_rollout_ref.rollout.n=4",
+        "trainer.save_freq=1",
+        "trainer.test_freq=1",
+        *overrides,
+    )
+
+
+def export(work: Path, name: str, start: str) -> dict:
+    folder = work / f"{name}_model"
+    options = ["--start_model", work / start, "--prompts", work / "parquet" / "valid.parquet", "--out_dir", folder]
+    run(recipe("export", "--checkpoint_dir", work / name, *options))
+    return json.loads((folder / "export.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def sft_model(work) -> Path:
+    """The tiny model after verl's SFT trainer, exported."""
+    run(
+        recipe(
+            "launch",
+            "ehrsql_sft",
+            f"data.train_files={work}/parquet/sft_train.parquet",
+            f"data.val_files={work}/parquet/sft_valid.parquet",
+            f"model.path={work}/tiny",
+            f"trainer.default_local_dir={work}/sft",
+            "trainer.total_epochs=60",
+            "trainer.save_freq=-1",
+            "trainer.test_freq=60",
+        )
+    )
+    export(work, "sft", "tiny")
+    return work / "sft_model"
+
+
+def test_sft_learns(work, sft_model):
+    losses = [entry["val/loss"] for entry in metrics(work / "sft").values() if "val/loss" in entry]
+    assert losses[-1] < losses[0]
+    assert (sft_model / "model.safetensors").is_file()
+
+
+def test_grpo_survives_a_kill_resumes_and_exports(work, sft_model):
+    run_dir = work / "grpo"
+    marker = run_dir / "latest_checkpointed_iteration.txt"
+    with (work / "killed.log").open("w") as log:
+        trainer = subprocess.Popen(
+            grpo(work, "grpo", "trainer.total_training_steps=2"),
+            cwd=REPO,
+            env=os.environ | {"HARDWARE": "cpu"},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + STEP_TIMEOUT_S
+        while not marker.is_file():
+            assert trainer.poll() is None, (work / "killed.log").read_text()[-5000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.killpg(trainer.pid, signal.SIGKILL)
+        trainer.wait()
+    assert marker.read_text() == "1"
+
+    output = run(grpo(work, "grpo", "trainer.total_training_steps=2"))
+    assert "global_step_1" in output
+    assert marker.read_text() == "2"
+    steps = metrics(run_dir)
+    assert steps[2]["training/rollout_actor_probs_pearson_corr"] > 0.99  # vLLM has the actor's weights
+    assert 0 <= steps[2]["critic/score/mean"] <= 1
+    assert "val-core/ehrsql/acc/mean@1" in steps[2]
+
+    figures = export(work, "grpo", "sft_model")
+    assert figures["tensors_changed"] > 0
+    assert figures["logprob_difference_mean"] < 0.05
+
+
+def test_lora_with_kl_trains_and_merges(work, sft_model):
+    overrides = ["algo=grpo_kl", "adapter=lora", "trainer.total_training_steps=1", "recipe.grpo.learning_rate=1e-2"]
+    run(grpo(work, "lora", *overrides, "trainer.val_before_train=False"))
+    assert "actor/kl_loss" in metrics(work / "lora")[1]
+    figures = export(work, "lora", "sft_model")
+    assert figures["tensors_changed"] > 0
+    assert figures["logprob_difference_mean"] < figures["logprob_difference_of_start_mean"]
+
+
+def test_evaluation_of_the_trained_model(work, sft_model):
+    dataset = work / "parquet" / "valid.parquet"
+    options = ["--dataset_path", dataset, "--output_dir", work / "results", "--max_response_length", 64]
+    run(recipe("evaluate", "--model_name", sft_model, *options))
+    (path,) = (work / "results").glob("*/*/results.json")
+    results = json.loads(path.read_text())
+    assert {sample["id"] for sample in results["samples"]} == {
+        info["id"] for info in pd.read_parquet(dataset)["extra_info"]
+    }
+    assert results["summary"]["questions"] == 8
