@@ -21,7 +21,7 @@ ehrsql_model
 
 if [ "$RECIPE_SFT_ENABLED" = True ]; then
   bash scripts/run_sft_ehrsql.sh
-  START_MODEL=$MODEL_DIR/sft UPSTREAM=$(cat "$OUTPUT_DIR/stages/export_sft")
+  START_MODEL=$MODEL_DIR/sft UPSTREAM=$(stage_key export_sft)
 fi
 PARQUET=$DATA_DIR/parquet
 TEST_SET=$PARQUET/test.parquet
