@@ -33,9 +33,7 @@ stage() {
   UPSTREAM=$key
 }
 
-training_stage_key() { cut -d' ' -f1 "$OUTPUT_DIR/stages/$1" 2>/dev/null || true; }
-
-stage() {
+training_stage() {
   local name=$1 checkpoints=$2 origin=$OUTPUT_DIR/stages/$1.upstream
   shift 2
   if [ -e "$checkpoints/latest_checkpointed_iteration.txt" ] && [ "$(cat "$origin" 2>/dev/null)" != "$UPSTREAM" ]; then
