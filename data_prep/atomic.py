@@ -1,5 +1,6 @@
 """Outputs appear whole under their final name, or not at all."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -7,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_prep.errors import InputError
+
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR}
 
 
 @contextmanager
@@ -25,6 +28,8 @@ def atomic_output(path: str | os.PathLike) -> Iterator[Path]:
             shutil.rmtree(final)
         os.replace(partial, final)
     except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
         reason = error.strerror or error
         raise InputError(f"cannot write {final}: {reason}; free space or choose another folder") from error
     finally:

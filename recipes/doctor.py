@@ -268,9 +268,9 @@ def main(argv: list[str] | None = None) -> None:
     load_dotenv(REPO / ".env")
     checks = run_checks(args.output_dir)
     print_report(checks)
-    failed = [check.name for check in checks if check.status == "fail"]
+    failed = [f"{check.name}: {check.found}; {check.remedy}" for check in checks if check.status == "fail"]
     if failed:
-        raise SystemExit(f"the recipe can't run here: {', '.join(failed)}; see the remedies above")
+        raise InputError("the recipe can't run here: " + " | ".join(failed))
 
 
 if __name__ == "__main__":

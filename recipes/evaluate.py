@@ -17,12 +17,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from dotenv import load_dotenv
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from data_prep.atomic import atomic_output
 from data_prep.errors import InputError
+from recipes.config import CONFIG_DIR
 from recipes.evaluation_data import choose_rows, load_rows
 from recipes.evaluation_metrics import Sample, graded, summarize
 from recipes.generation import GenerationOptions, Generator, Response
@@ -223,7 +225,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    folder = evaluate(parser().parse_args(argv))
+    args = parser().parse_args(argv)
+    load_dotenv(CONFIG_DIR.parent / ".env")
+    folder = evaluate(args)
     print(f"Wrote {folder}/results.json and {folder}/evaluation.log")
 
 

@@ -21,6 +21,7 @@ from recipes.config import CONFIG_DIR, compose_config
 
 REPO = CONFIG_DIR.parent
 RAY_VARIABLES = "ray_kwargs.ray_init.runtime_env.env_vars"
+CONFIG_VARIABLES = ("ATTN_IMPLEMENTATION", "GPUS_PER_NODE", "NNODES", "VLLM_CPU_KVCACHE_SPACE")
 
 
 def override(key: str, value: object) -> str:
@@ -94,6 +95,8 @@ def _variables(config: DictConfig) -> dict[str, str]:
     if block is None and config.trainer.device == "cpu":  # SFT has no Ray; the variables are the same
         block = OmegaConf.select(OmegaConf.load(CONFIG_DIR / "hardware" / "cpu.yaml"), RAY_VARIABLES)
     variables = {} if block is None else {key: str(value) for key, value in block.items()}
+    # What the configs read from the environment, they read again in a process of Ray's.
+    variables |= {key: os.environ[key] for key in CONFIG_VARIABLES if key in os.environ}
     # verl's file logger truncates its file, so a resumed run gets a new one.
     run_dir = Path(config.trainer.default_local_dir).expanduser().absolute()
     start = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")

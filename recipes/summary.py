@@ -227,8 +227,8 @@ def main(argv: list[str] | None = None) -> None:
 
     files = {label: results_file(path) for label, path in parse_runs(args.runs).items()}
     comparison = compare({label: read_run(file) for label, file in files.items()})
-    curves = read_curves(args.metrics)
     print_table(comparison, Console())
+    curves = read_curves(args.metrics)
     results, text, chart = (args.out_dir / name for name in ("summary.json", "summary.md", "validation_accuracy.png"))
     with atomic_output(results) as partial:
         sources = {label: str(file) for label, file in files.items()}

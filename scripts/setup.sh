@@ -5,9 +5,15 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
+if [ -n "${RAY_JOB_CONFIG_JSON_ENV_VAR:-}" ]; then # the cluster's environment is the cluster's business
+  "$VENV/bin/python" -c "import verl, verl_cpu" 2>/dev/null \
+    || die "no recipes in the Ray cluster's $VENV; start Ray from an environment that scripts/setup.sh made on each node"
+  exit 0
+fi
+
 case "$HARDWARE" in
-  cpu) REQUIREMENTS=requirements-cpu.txt; OPTIONS="--override requirements-cpu-overrides.txt" ;;
-  gpu) REQUIREMENTS=requirements.txt; OPTIONS=""
+  cpu) REQUIREMENTS=requirements-cpu.txt; OPTIONS=(--override requirements-cpu-overrides.txt) ;;
+  gpu) REQUIREMENTS=requirements.txt; OPTIONS=()
        nvidia-smi -L >/dev/null 2>&1 || die "HARDWARE=gpu, but nvidia-smi finds no GPU; install the driver, or use HARDWARE=cpu" ;;
   *) die "HARDWARE=$HARDWARE is unknown; use cpu or gpu" ;;
 esac
@@ -27,14 +33,12 @@ UV=$(command -v uv || echo "$VENV/bin/uv")
 [ -x "$UV" ] || "$VENV/bin/python" -m pip install --quiet uv || die "cannot install uv with pip; check the network"
 
 # uv reads no pip configuration: hand over the index and the wheel folder that this machine's pip is told to use.
-for key in index-url find-links; do
-  value=$("$VENV/bin/python" -m pip config get "global.$key" 2>/dev/null || true)
-  OPTIONS="$OPTIONS${value:+ --$key $value}"
-done
+INDEX=${PIP_INDEX_URL:-$("$VENV/bin/python" -m pip config get global.index-url 2>/dev/null || true)}
+WHEELS=${PIP_FIND_LINKS:-$("$VENV/bin/python" -m pip config get global.find-links 2>/dev/null || true)}
+OPTIONS+=(${INDEX:+--index-url "$INDEX"} ${WHEELS:+--find-links "$WHEELS"})
 
 echo "setup: installing $REQUIREMENTS into $VENV (a few minutes and about 4 GB the first time)"
-# shellcheck disable=SC2086
-install() { "$UV" pip install --python "$VENV/bin/python" $OPTIONS "$@"; }
+install() { "$UV" pip install --python "$VENV/bin/python" ${OPTIONS[@]+"${OPTIONS[@]}"} "$@"; }
 if ! install -r "$REQUIREMENTS"; then
   [ "$HARDWARE" = cpu ] || die "cannot install $REQUIREMENTS; see the lines above (network, disk, Python version)"
   echo "setup: trying PyTorch's CPU index"

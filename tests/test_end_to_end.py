@@ -35,8 +35,12 @@ def run(command: list[str]) -> str:
 
 def metrics(run_dir: Path) -> dict[int, dict[str, float]]:
     """All metrics of a run by step, from the files of all its starts."""
+    return metrics_of(*sorted((run_dir / "metrics").glob("*.jsonl")))
+
+
+def metrics_of(*files: Path) -> dict[int, dict[str, float]]:
     steps: dict[int, dict[str, float]] = {}
-    for path in sorted((run_dir / "metrics").glob("*.jsonl")):
+    for path in files:
         for line in path.read_text().splitlines():
             entry = json.loads(line)
             steps.setdefault(entry["step"], {}).update(entry["data"])
@@ -127,7 +131,7 @@ def test_grpo_survives_a_kill_resumes_and_exports(work, sft_model):
             start_new_session=True,
         )
         deadline = time.monotonic() + STEP_TIMEOUT_S
-        while not marker.is_file():
+        while not (marker.is_file() and marker.read_text()):
             assert trainer.poll() is None, (work / "killed.log").read_text()[-5000:]
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -135,9 +139,12 @@ def test_grpo_survives_a_kill_resumes_and_exports(work, sft_model):
         trainer.wait()
     assert marker.read_text() == "1"
 
-    output = run(grpo(work, "grpo", "trainer.total_training_steps=2"))
-    assert "global_step_1" in output
+    time.sleep(1)  # the next start's metrics file is named by the second
+    run(grpo(work, "grpo", "trainer.total_training_steps=2"))
     assert marker.read_text() == "2"
+    resumed = sorted((run_dir / "metrics").glob("*.jsonl"))[-1]
+    trained = [step for step, entry in metrics_of(resumed).items() if "critic/score/mean" in entry]
+    assert trained == [2]  # resumed, not started again
     steps = metrics(run_dir)
     assert steps[2]["training/rollout_actor_probs_pearson_corr"] > 0.99  # vLLM has the actor's weights
     assert 0 <= steps[2]["critic/score/mean"] <= 1

@@ -30,7 +30,7 @@ class BoundedServerAdapter(ServerAdapter):
         context = zmq.Context.instance()
         context.setsockopt(zmq.SNDTIMEO, UPDATE_TIMEOUT_S * 1000)  # the receiver never connects
         context.setsockopt(zmq.RCVTIMEO, UPDATE_TIMEOUT_S * 1000)  # the receiver never answers
-        context.setsockopt(zmq.LINGER, 0)
+        context.setsockopt(zmq.LINGER, 0)  # nor keeps this process from ending
         try:
             return await super().update_weights(*args, **kwargs)
         except zmq.Again:
@@ -43,4 +43,8 @@ class BoundedServerAdapter(ServerAdapter):
                 except Exception as cause:
                     raise RuntimeError(f"{message}: {cause!r}") from cause
             raise RuntimeError(message) from None
+        finally:
+            context.setsockopt(zmq.SNDTIMEO, -1)
+            context.setsockopt(zmq.RCVTIMEO, -1)
+            context.setsockopt(zmq.LINGER, -1)
 
