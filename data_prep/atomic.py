@@ -17,7 +17,7 @@ def atomic_output(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` on success, remove it on failure.
 
     The caller creates a file or a folder at the yielded path. A folder replaces an older one as a whole.
-    A full or read-only disk ends as an ``InputError``.
+    A full or read-only disk ends as an ``InputError``; other exceptions pass.
     """
     final = Path(path)
     partial = final.with_name(f".{final.name}.partial-{os.getpid()}")
@@ -27,13 +27,20 @@ def atomic_output(path: str | os.PathLike) -> Iterator[Path]:
         if final.is_dir() and partial.is_dir():
             shutil.rmtree(final)
         os.replace(partial, final)
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        reason = error.strerror or error
-        raise InputError(f"cannot write {final}: {reason}; free space or choose another folder") from error
+    except Exception as error:
+        if reason := _disk_problem(error):
+            raise InputError(f"cannot write {final}: {reason}; free space or choose another folder") from error
+        raise
     finally:
         if partial.is_dir():
             shutil.rmtree(partial)
         elif partial.exists():
             partial.unlink()
+
+
+def _disk_problem(error: Exception) -> str | None:
+    """What is wrong with the disk, None if the error is about something else."""
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return error.strerror
+    full = os.strerror(errno.ENOSPC)
+    return full if full in str(error) else None  # DuckDB and safetensors wrap the system's error in their own

@@ -8,9 +8,8 @@ from rich.table import Table
 
 from data_prep.ehrsql_source import Question
 from data_prep.errors import InputError
-from reward_fns.answers import GOLD_FAILED, canonical_answer
+from reward_fns.answers import GOLD_FAILED, SELECT_1
 
-SELECT_1 = canonical_answer([(1,)])
 FAILURES_SHOWN = 5
 
 

@@ -105,7 +105,7 @@ def grade_responses(rows: Sequence[dict[str, Any]], responses: Sequence[Response
     Raises:
         InputError: a database became unreadable, or no SQL process can be started.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor() as pool:
         try:
             samples = pool.map(_grade, rows, responses)
             return list(track(samples, "Grading", len(rows), console=Console(stderr=True)))

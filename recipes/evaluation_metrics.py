@@ -6,10 +6,9 @@ from statistics import fmean
 from typing import Any
 
 from recipes.statistics import bootstrap_interval
-from reward_fns.answers import GOLD_FAILED, canonical_answer
+from reward_fns.answers import GOLD_FAILED, SELECT_1
 from reward_fns.reliability import reliability_score
 
-SELECT_1 = canonical_answer([(1,)])
 
 
 @dataclass(frozen=True)

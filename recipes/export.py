@@ -79,7 +79,8 @@ def load_policy(checkpoint: Path, start_model: str) -> torch.nn.Module:
 def merge(checkpoint: Path, start_model: str, out_dir: Path) -> None:
     """Write the checkpoint's model and tokenizer to ``out_dir`` with verl's merger; then merge a LoRA adapter."""
     command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
-    subprocess.run([*command, "--local_dir", checkpoint, "--target_dir", out_dir], check=True)
+    if subprocess.run([*command, "--local_dir", checkpoint, "--target_dir", out_dir]).returncode:
+        raise InputError(f"verl's merger failed on {checkpoint} (see above); check it and the free disk space")
     adapter = out_dir / "lora_adapter"
     if adapter.is_dir():
         from peft import PeftModel
