@@ -10,7 +10,6 @@ from reward_fns.answers import GOLD_FAILED, SELECT_1
 from reward_fns.reliability import reliability_score
 
 
-
 @dataclass(frozen=True)
 class Sample:
     """A question, the model's response and its grade: one record of ``samples`` in ``results.json``.
