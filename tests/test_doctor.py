@@ -152,7 +152,7 @@ def test_exit_code(capsys, monkeypatch):
     assert "warn" in capsys.readouterr().out
 
     monkeypatch.setattr(doctor, "run_checks", lambda output_dir: [doctor.check_model("tyni"), doctor.check_cores(2)])
-    with pytest.raises(SystemExit, match="can't run here: model;"):
+    with pytest.raises(SystemExit, match="can't run here: model: no preset tyni; set PRESET to one of"):
         doctor.main([])
     assert "fail" in capsys.readouterr().out
 
