@@ -64,12 +64,16 @@ def policy_state(checkpoint: Path) -> dict[str, torch.Tensor]:
 def load_policy(checkpoint: Path, start_model: str) -> torch.nn.Module:
     """The policy as verl trained it: base and, for LoRA, adapter apart."""
     model = AutoModelForCausalLM.from_pretrained(start_model, dtype=torch.float32)
-    adapter = checkpoint / "lora_adapter"
-    if adapter.is_dir():
+    state = policy_state(checkpoint)
+    lora = checkpoint / "lora_train_meta.json"
+    if lora.is_file():
         from peft import LoraConfig, get_peft_model
 
-        model = get_peft_model(model, LoraConfig.from_pretrained(adapter))
-    missing, unexpected = model.load_state_dict(policy_state(checkpoint), strict=False)
+        adapted = {name.split(".lora_A.")[0].split(".")[-1] for name in state if ".lora_A." in name}
+        settings = json.loads(lora.read_text())
+        config = LoraConfig(r=settings["r"], lora_alpha=settings["lora_alpha"], target_modules=sorted(adapted))
+        model = get_peft_model(model, config)
+    missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.endswith("lm_head.weight")]  # tied to the embeddings
     if missing or unexpected:
         raise InputError(f"{checkpoint} does not fit {start_model}: missing {missing[:3]}, unexpected {unexpected[:3]}")

@@ -159,7 +159,7 @@ def test_grpo_survives_a_kill_resumes_and_exports(work, sft_model):
 
 def test_lora_with_kl_trains_and_merges(work, sft_model):
     overrides = ["algo=grpo_kl", "adapter=lora", "trainer.total_training_steps=1", "recipe.grpo.learning_rate=1e-2"]
-    run(grpo(work, "lora", *overrides, "trainer.val_before_train=False"))
+    run(grpo(work, "lora", *overrides, "trainer.val_before_train=False", "trainer.test_freq=-1"))
     assert "actor/kl_loss" in metrics(work / "lora")[1]
     figures = export(work, "lora", "sft_model")
     assert figures["tensors_changed"] > 0
