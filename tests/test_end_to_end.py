@@ -80,6 +80,7 @@ def grpo(work: Path, name: str, *overrides: str) -> list[str]:
         f"trainer.default_local_dir={work}/{name}",
         "data.train_batch_size=4",
         "actor_rollout_ref.rollout.n=4",
+        "actor_rollout_ref.actor.entropy_coeff=0.01",  # a gradient even where all rollouts earn the same
         "trainer.save_freq=1",
         "trainer.test_freq=1",
         *overrides,
