@@ -65,6 +65,8 @@ def command(name: str, overrides: list[str]) -> tuple[list[str], dict[str, str]]
     if "actor_rollout_ref" not in config:
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nnodes=1"]
         torchrun += [f"--nproc_per_node={config.trainer.n_gpus_per_node}", "-m", "verl.trainer.sft_trainer"]
+        # A Ray job sets these; verl then asks Ray for the device of what it takes for a Ray worker.
+        env = {key: value for key, value in env.items() if not key.startswith("RAY_EXPERIMENTAL_NOSET_")}
         return [sys.executable, *torchrun, *arguments, *overrides], env
 
     recipe = name.removesuffix("_grpo")
