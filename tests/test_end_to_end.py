@@ -149,7 +149,7 @@ def test_grpo_survives_a_kill_resumes_and_exports(work, sft_model):
     trained = [step for step, entry in metrics_of(resumed).items() if "critic/score/mean" in entry]
     assert trained == [2]  # resumed, not started again
     steps = metrics(run_dir)
-    assert steps[2]["training/rollout_actor_probs_pearson_corr"] > 0.99  # vLLM has the actor's weights
+    assert abs(steps[2]["actor/ppo_kl"]) < 0.01  # vLLM has the actor's weights
     assert 0 <= steps[2]["critic/score/mean"] <= 1
     assert "val-core/ehrsql/acc/mean@1" in steps[2]
 
