@@ -18,7 +18,7 @@ sft_steps=$(cat "$OUTPUT_DIR/sft/latest_checkpointed_iteration.txt")
 steps=$((sft_steps * $(seconds grpo) * 11 / $(seconds sft) / 10))
 rows=$(python -c "import pyarrow.parquet as pq; print(pq.read_metadata('$PARQUET/sft_train.parquet').num_rows)")
 
-training_stage continued_sft "$OUTPUT_DIR/continued_sft" python -m recipes.launch ehrsql_sft "${CHOICES[@]}" \
+training_stage continued_sft "$OUTPUT_DIR/continued_sft" python -m recipes.launch ehrsql_sft "${SFT_CHOICES[@]}" \
   data.train_files="$PARQUET/sft_train.parquet" data.val_files="$PARQUET/sft_valid.parquet" model.path="$START_MODEL" \
   trainer.seed="$SEED" trainer.default_local_dir="$OUTPUT_DIR/continued_sft" \
   trainer.total_training_steps="$steps" trainer.total_epochs=$((steps * RECIPE_SFT_BATCH_SIZE / rows + 1)) \

@@ -43,15 +43,16 @@ def build(
     """
     counts = {}
     tables = EhrTables(MimicTree(data_dir), options)
-    with atomic_output(out_path) as partial, closing(sqlite3.connect(partial)) as db:
+    with atomic_output(out_path) as partial:
         try:
-            db.execute("PRAGMA journal_mode = OFF")  # the file is new: if anything fails, it is removed
-            db.executescript(SCHEMA.read_text("utf-8"))
-            for name, rows in tables:
-                _insert(db, name, rows)
-                counts[name] = len(rows)
-                on_table(name, len(rows))
-            db.commit()
+            with closing(sqlite3.connect(partial)) as db:
+                db.execute("PRAGMA journal_mode = OFF")  # the file is new: if anything fails, it is removed
+                db.executescript(SCHEMA.read_text("utf-8"))
+                for name, rows in tables:
+                    _insert(db, name, rows)
+                    counts[name] = len(rows)
+                    on_table(name, len(rows))
+                db.commit()
         except sqlite3.IntegrityError as error:
             raise InputError(f"cannot fill {name}: {error}; complete or remove such rows") from error
         except sqlite3.OperationalError as error:
@@ -82,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--data_dir", type=Path, required=True, help="MIMIC-IV tree: hosp/*.csv[.gz] and icu/*.csv[.gz]")
     add("--out_dir", type=Path, required=True, help="folder for the database")
     add("--db_name", default="mimic_iv", help="the database is OUT_DIR/DB_NAME.sqlite")
-    add("--num_patient", type=int, default=BuildOptions.num_patient, help="patients to draw, or all")
+    add("--num_patient", type=int, default=BuildOptions.num_patient, help="patients to draw, all where there are fewer")
     add(
         "--cur_patient_ratio",
         type=float,
@@ -107,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--time_span", type=int, help="further years in which first admissions lie, later ones more often")
     args = vars(parser.parse_args(argv))
     data_dir, out_dir, db_name = (args.pop(name) for name in ("data_dir", "out_dir", "db_name"))
-    if Path(db_name).name != db_name:
+    if not db_name or Path(db_name).name != db_name:
         raise InputError(f"db_name is {db_name!r}; give a plain file name")
     out_path = out_dir / f"{db_name}.sqlite"
     options = BuildOptions(**args)

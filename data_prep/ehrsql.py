@@ -60,6 +60,10 @@ def prepare(options: Options, console: Console) -> None:
     """
     if not 0 < options.gold_sql_share <= 1:
         raise InputError(f"--gold_sql_share {options.gold_sql_share:g}: give a share above 0 and at most 1")
+    if not 0 < options.timeout_s < 86_400:
+        raise InputError(f"--timeout_s {options.timeout_s:g}: give seconds above 0 and below a day")
+    if options.max_prompt_length is not None and options.max_prompt_length < 1:
+        raise InputError(f"--max_prompt_length {options.max_prompt_length}: give at least 1 token")
     if options.max_prompt_length and not options.tokenizer:
         raise InputError("--max_prompt_length counts tokens; give the --tokenizer as well")
     if options.out_dir.exists() and not options.out_dir.is_dir():

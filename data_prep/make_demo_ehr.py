@@ -33,7 +33,7 @@ def make_tree(out_dir: str | Path, patients: int = 120, seed: int = 0) -> dict[s
     fill_dictionaries(records)
     for _ in track(range(patients), description="patients", console=Console(stderr=True)):
         admit_patient(records)
-    with demo_output(out_dir) as tree:
+    with demo_output(out_dir, "patients") as tree:
         for name, columns in COLUMNS.items():
             text = pd.DataFrame(records.rows[name], columns=columns).to_csv(index=False)
             path = tree / f"{name}.csv.gz"

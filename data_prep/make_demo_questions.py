@@ -174,7 +174,8 @@ def make_questions(db: str | Path, out_dir: str | Path, sizes: dict[str, int], s
         raise InputError(f"--seed is {seed}; it must not be negative")
     if not Path(db).is_file():
         raise InputError(f"no database at {db}; build one with data_prep.build_ehr_db")
-    with demo_output(out_dir) as folder, SqlSandbox() as sandbox, Progress(console=Console(stderr=True)) as progress:
+    progress = Progress(console=Console(stderr=True))
+    with demo_output(out_dir, "questions") as folder, SqlSandbox() as sandbox, progress:
         generator = Generator(Path(db), sandbox, seed)
         # Test and valid first: what they draw, train may not use.
         splits = {name: generator.split(name, sizes[name], progress) for name in ("test", "valid", "train")}

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import re
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def _header(path: Path, needed: list[str]) -> list[str]:
     try:
         with open_file(path, "rt", encoding="utf-8-sig", newline="") as file:
             header = next(csv.reader(file), [])
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         raise InputError(f"cannot read {path}: {error}; repair or replace the file") from error
     missing = [column for column in needed if column not in header]
     if missing:

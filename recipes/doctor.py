@@ -173,7 +173,7 @@ def check_data(questions: str | None, database: str | None) -> Check:
 def check_model(preset: str) -> Check:
     """The start model of a preset. Whether a model hub is reachable is not tested."""
     path = CONFIG_DIR / "preset" / f"{preset}.yaml"
-    if not path.is_file():
+    if not path.is_file() or preset == "gpu_model":
         presets = " ".join(sorted(file.stem for file in path.parent.glob("*.yaml") if file.stem != "gpu_model"))
         return Check("model", f"no preset {preset}", "fail", f"set PRESET to one of: {presets}")
     model = OmegaConf.load(path).recipe.model
@@ -263,9 +263,10 @@ def print_report(checks: list[Check]) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/ehrsql"), help="where the run will write")
-    args = parser.parse_args(argv)
     load_dotenv(REPO / ".env")
+    place = Path(os.environ.get("OUTPUT_DIR") or "outputs")
+    parser.add_argument("--output_dir", type=Path, default=place, help="where the run will write")
+    args = parser.parse_args(argv)
     checks = run_checks(args.output_dir)
     print_report(checks)
     failed = [f"{check.name}: {check.found}; {check.remedy}" for check in checks if check.status == "fail"]

@@ -42,12 +42,14 @@ def evaluate(args: argparse.Namespace, make_generator: Callable[[GenerationOptio
     """
     if args.max_response_length < 1:
         raise InputError(f"--max_response_length is {args.max_response_length}; give at least 1 token")
+    if args.seed < 0:
+        raise InputError(f"--seed is {args.seed}; give 0 or more")
     if args.temperature < 0:
         raise InputError(f"--temperature is {args.temperature:g}; give 0 (greedy) or more")
     if not 0 < args.gpu_memory_utilization <= 1:
         raise InputError(f"--gpu_memory_utilization is {args.gpu_memory_utilization:g}; give a share in (0, 1]")
-    folder = run_folder(args.output_dir, args.model_name, args.run_name)
     rows = choose_rows(load_rows(args.dataset_path, args.db_path, args.prompt), args.num_samples, args.seed)
+    folder = run_folder(args.output_dir, args.model_name, args.run_name)
     generate = make_generator(
         GenerationOptions(
             model_name=args.model_name,
@@ -146,7 +148,7 @@ def _grade(row: dict[str, Any], response: Response) -> Sample:
 def write_results(folder: Path, summary: dict[str, Any], config: dict[str, Any], samples: Sequence[Sample]) -> None:
     """Write ``results.json`` and ``evaluation.log`` to the new ``folder``: both or none."""
     results = {"summary": summary, "config": config, "samples": [asdict(sample) for sample in samples]}
-    with atomic_output(folder) as partial:
+    with atomic_output(folder, "results.json") as partial:
         partial.mkdir()
         (partial / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         with (partial / "evaluation.log").open("w", encoding="utf-8", errors="backslashreplace") as log:

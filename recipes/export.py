@@ -26,6 +26,7 @@ from data_prep.errors import InputError
 # The export is bfloat16, the policy float32: the mean difference that rounding makes is below this, in nats a token.
 MAX_MEAN_LOGPROB_DIFFERENCE = 0.05
 CONTINUATION_TOKENS = 32
+FIGURES = "export.json"  # also tells a folder made here, which may be made anew, from others
 
 
 def latest_checkpoint(run_dir: Path) -> Path:
@@ -153,10 +154,10 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"no such file: {args.prompts}; run data_prep.ehrsql first")
 
     checkpoint = latest_checkpoint(args.checkpoint_dir)
-    with atomic_output(args.out_dir) as folder:
+    with atomic_output(args.out_dir, FIGURES) as folder:
         merge(checkpoint, args.start_model, folder)
         figures = verify(checkpoint, args.start_model, folder, args.prompts)
-        (folder / "export.json").write_text(json.dumps(figures, indent=1) + "\n")
+        (folder / FIGURES).write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
     changed = f"{figures['tensors_changed']} of {figures['tensors']} tensors changed"
     print(f"exported {checkpoint} to {args.out_dir}: {changed}")

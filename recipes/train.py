@@ -43,6 +43,10 @@ def data_files(data_path: Path) -> tuple[Path, Path]:
 
 def overrides_for(args: argparse.Namespace) -> list[str]:
     """The Hydra overrides that ``args`` stand for, the user's own last."""
+    for name in ("num_epochs", "batch_size", "learning_rate"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise InputError(f"--{name} is {value}; give a number above 0")
     train, valid = data_files(args.data_path)
     output_dir = args.output_dir.absolute()
     overrides = [

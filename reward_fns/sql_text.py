@@ -28,9 +28,7 @@ _QUERY = (
 )
 _COMMENTS = r"(?:\s|--[^\n]*+(?:\n|\Z)|/\*(?s:.*?)\*/)*+"
 _STARTS_WITH_QUERY = re.compile(_COMMENTS + _QUERY, re.IGNORECASE)
-_QUERY_LINE = re.compile(
-    r"^[ \t]*(?:(?:SQL|Query|Answer|SQL query)[ \t]*:[ \t]*)?(?=" + _QUERY + ")", re.I | re.M
-)
+_QUERY_LINE = re.compile(r"^[ \t]*(?:[^\n]*?:[ \t*]*)?(?=" + _QUERY + ")", re.I | re.M)
 _FENCE_TAG = re.compile(r"[ \t]*(sql|sqlite|sqlite3)?[ \t]*(?:\r?\n|(?<=[a-z3])[ \t])", re.IGNORECASE)
 _OTHER_LANGUAGE = re.compile(r"[ \t]*[\w+-]+[ \t]*\r?\n")
 
@@ -66,8 +64,8 @@ def extract_sql(text: str) -> Extraction:
        never closed leaves no answer.
     3. Of ``<answer>`` tags the last counts; within it, or without one in the whole text:
     4. the last fence marked sql, else the last unmarked fence (an unclosed one, cut off by the length limit, counts);
-    5. without a fence, text that starts with a query is the query to its end. Prose before it is cut
-       when it ends in a colon or the query's line is labelled ``SQL:``, ``Query:`` or ``Answer:``.
+    5. without a fence, text that starts with a query is the query to its end. Prose before it is cut when it ends in
+       a colon, on the query's line (``SQL:``, ``The query is:``) or before it. A lone closing fence is dropped.
 
     ``null`` alone (any case, quoted, in a fence or tag, with a full stop or semicolon) is an abstention. The accepted
     forms for ``format_ok`` are a bare query or ``null``, one fence, or one answer tag around either, each
@@ -113,6 +111,8 @@ def _fence(text: str) -> tuple[str | None, bool | None]:
         return text, None
     alone = len(parts) == 3 and not parts[0].strip() and not parts[2].strip()
     plain = None
+    if len(parts) == 2 and not parts[1].strip():
+        return parts[0], False
     for inside in reversed(parts[1::2]):
         tag = _FENCE_TAG.match(inside)
         if tag and tag[1]:

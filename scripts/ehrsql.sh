@@ -24,6 +24,10 @@ HARDWARE_CONFIG=${HARDWARE_CONFIG:-}            # a file of configs/hardware for
 # ----------------------------------------------------------------------------------------------------------------------
 
 CHOICES=(preset="$PRESET" ${RECIPE_OVERRIDES[@]+"${RECIPE_OVERRIDES[@]}"})
+SFT_CHOICES=(preset="$PRESET") # without what concerns GRPO alone: SFT is not repeated for it
+for argument in ${RECIPE_OVERRIDES[@]+"${RECIPE_OVERRIDES[@]}"}; do
+  case "$argument" in recipe.grpo.*) ;; *) SFT_CHOICES+=("$argument") ;; esac
+done
 
 ehrsql_start() { # CONFIG [overrides...]: set-up, check of the overrides and of the machine, lock
   bash scripts/setup.sh
@@ -70,7 +74,7 @@ ehrsql_data() { # raw data -> database -> questions -> parquet, and the start mo
 }
 
 ehrsql_sft() { # [overrides of configs/ehrsql_sft.yaml...]: warm-up on the questions with gold SQL; START_MODEL follows
-  training_stage sft "$OUTPUT_DIR/sft" python -m recipes.launch ehrsql_sft "${CHOICES[@]}" \
+  training_stage sft "$OUTPUT_DIR/sft" python -m recipes.launch ehrsql_sft "${SFT_CHOICES[@]}" \
     data.train_files="$PARQUET/sft_train.parquet" \
     data.val_files="$PARQUET/sft_valid.parquet" \
     model.path="$START_MODEL" \

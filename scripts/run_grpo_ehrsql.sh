@@ -8,9 +8,14 @@ source "$(dirname "$0")/ehrsql.sh"
 NUM_SAMPLES=${NUM_SAMPLES:-} # test questions of the evaluations; empty: all
 
 GRPO=(ehrsql_grpo "${CHOICES[@]}" ${HARDWARE_CONFIG:+hardware="$HARDWARE_CONFIG"})
+[[ "$NUM_SAMPLES" =~ ^([1-9][0-9]*)?$ ]] || die "NUM_SAMPLES=$NUM_SAMPLES: give a number of test questions, or nothing for all"
 ehrsql_start "${GRPO[@]}" ${OVERRIDES[@]+"${OVERRIDES[@]}"}
 ehrsql_data
-if [ "$RECIPE_SFT_ENABLED" = True ]; then ehrsql_sft; fi
+case "$RECIPE_SFT_ENABLED" in
+  True) ehrsql_sft ;;
+  False) ;;
+  *) die "recipe.sft.enabled=$RECIPE_SFT_ENABLED: use true or false" ;;
+esac
 
 training_stage grpo "$OUTPUT_DIR/grpo" python -m recipes.launch "${GRPO[@]}" \
   data.train_files="$PARQUET/train.parquet" \

@@ -266,6 +266,13 @@ def test_a_tree_needs_patients_and_a_seed(tmp_path, option):
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / "hosp").mkdir()
-    with pytest.raises(InputError, match="no demo folder"):
+    with pytest.raises(InputError, match="holds other files"):
         make_demo_ehr.make_tree(tmp_path, patients=1)
     assert [path.name for path in tmp_path.iterdir()] == ["hosp"]
+
+
+def test_patients_are_not_replaced_by_questions(tmp_path, db):
+    make_demo_ehr.make_tree(tmp_path / "demo", patients=1)
+    with pytest.raises(InputError, match="holds other files"):
+        make_demo_questions.main(["--db", str(db), "--out_dir", str(tmp_path / "demo")])
+    assert (tmp_path / "demo" / "hosp").is_dir()

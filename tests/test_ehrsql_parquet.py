@@ -418,6 +418,8 @@ def no_train(data, db):
         (break_nothing, ["--gold_sql_share", "0"], "--gold_sql_share 0"),
         (break_nothing, ["--gold_sql_share", "0.001"], "all of them on one side"),
         (break_nothing, ["--max_prompt_length", "10"], "give the --tokenizer"),
+        (break_nothing, ["--max_prompt_length", "-1"], "at least 1 token"),
+        (break_nothing, ["--timeout_s", "nan"], "give seconds above 0"),
         (break_nothing, ["--tokenizer", "./no-such-folder"], "cannot load the tokenizer"),
         (no_train, ["--prompt", "few_shot"], "no train split"),
     ],

@@ -95,7 +95,7 @@ def test_an_endless_query_times_out(db_path):
         ("null", GOLD, {"abstained": 0.2}, 0.2),
         ("null", ABSTAIN, {"abstained": 0.2}, 1.0),
         (RIGHT, GOLD, {"format_bonus": 0.05}, 1.05),
-        (f"So: {RIGHT}", GOLD, {"format_bonus": 0.05}, 0.0),
+        (f"So: {RIGHT}", GOLD, {"format_bonus": 0.05}, 1.0),
         ("SELECT x FROM patients", GOLD, {"format_bonus": 0.05}, 0.05),
         (CONSTANT, GOLD, {"format_bonus": 0.05}, 0.0),
         (RIGHT, GOLD_FAILED, {"format_bonus": 0.05}, 0.0),

@@ -248,6 +248,7 @@ def test_data_json_needs_a_database_and_its_own_name(tmp_path, db):
         (["--num_samples", "8"], "give 1 to 7"),
         (["--max_response_length", "0"], "at least 1 token"),
         (["--temperature", "-1"], "greedy"),
+        (["--seed", "-1"], "--seed is -1"),
         (["--gpu_memory_utilization", "0"], "a share"),
         (["--run_name", "../x"], "use letters"),
         (["--db_path", "absent.sqlite"], "no database at absent.sqlite"),

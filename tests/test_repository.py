@@ -54,6 +54,7 @@ def test_every_setting_of_the_sample_is_read_somewhere():
         ({}, ["trainer.savefreq=3"], "Could not override 'trainer.savefreq'"),
         ({"EHRSQL_DATA": "somewhere"}, [], "EHR_DB is not set"),
         ({}, ["recipe.prompts=x"], "recipe.prompts"),
+        ({"NUM_SAMPLES": "many"}, [], "NUM_SAMPLES=many"),
     ],
 )
 def test_bad_input_ends_in_one_line_before_anything_is_made(tmp_path, env, arguments, message):
@@ -109,6 +110,13 @@ def test_a_training_run_is_resumed_for_longer_but_not_otherwise(tmp_path):
     assert longer[-1] == "on trainer.total_training_steps=9"
     for other in (f"stage data echo 2; {train}", f"stage data echo 1; {train} algo=dapo"):
         assert "holds a run on other data" in stages(tmp_path, other)[-1]
+
+
+def test_settings_of_grpo_alone_leave_the_sft_stage_as_it_was():
+    script = "source scripts/ehrsql.sh; echo ${SFT_CHOICES[@]}"
+    arguments = ["recipe.grpo.steps=9", "recipe.sft.epochs=2", "trainer.save_freq=7"]
+    result = subprocess.run(["bash", "-c", script, "x", *arguments], cwd=REPO, capture_output=True, text=True)
+    assert result.stdout.split() == ["preset=tiny", "recipe.sft.epochs=2"]
 
 
 def test_a_changed_input_file_makes_stages_run_anew(tmp_path):

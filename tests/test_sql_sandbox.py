@@ -210,6 +210,15 @@ def test_a_chain_of_exploding_subqueries_does_not_harm(sandbox, db_path):
 
 
 @pytest.mark.parametrize(
+    "call",
+    ['date("now")', "date(x'6e6f77')", "datetime(' NOW ')", "date()", "strftime('%Y')", "strftime((\"%Y\"))",
+     "unixepoch('subsec')"],
+)  # fmt: skip
+def test_the_clock_of_the_machine_is_refused(sandbox, db_path, call):
+    assert sandbox.execute(db_path, f"SELECT {call} FROM patients").status == "refused"
+
+
+@pytest.mark.parametrize(
     "sql", ["SELECT 1 FROM numbers a, numbers b", "SELECT printf('%.100000c', 'x') FROM numbers",
             "SELECT printf('%.900000c', 'x') FROM patients"]
 )  # fmt: skip

@@ -93,6 +93,8 @@ def test_preset_of_a_known_model(monkeypatch):
         (["trainer.save_frequency=1"], "save_frequency"),
         (["hardware=gpu_1"], "hardware=cpu"),
         (["--model_name", "no/such/model"], "no/such/model"),
+        (["--batch_size", "0"], "--batch_size is 0"),
+        (["--learning_rate", "nan"], "--learning_rate is nan"),
     ],
 )
 def test_errors_are_one_line_and_write_nothing(data, model, tmp_path, more, named):

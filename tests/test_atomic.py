@@ -1,0 +1,67 @@
+import errno
+import os
+
+import pytest
+
+from data_prep.atomic import atomic_output
+from data_prep.errors import InputError
+
+
+def write_folder(path, text="new"):
+    with atomic_output(path, "mine.txt") as partial:
+        partial.mkdir()
+        (partial / "mine.txt").write_text(text)
+
+
+def test_a_failure_leaves_the_older_output_and_nothing_else(tmp_path):
+    (tmp_path / "out").write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic_output(tmp_path / "out") as partial:
+        partial.write_text("half")
+        raise ZeroDivisionError
+    assert (tmp_path / "out").read_text() == "old"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_an_older_output_is_replaced_as_a_whole(tmp_path):
+    write_folder(tmp_path / "out")
+    (tmp_path / "out" / "left over").touch()
+    write_folder(tmp_path / "out", "newer")
+    assert [(path.name, path.read_text()) for path in (tmp_path / "out").iterdir()] == [("mine.txt", "newer")]
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    (tmp_path / "out").mkdir()
+    write_folder(tmp_path / "out")
+    assert (tmp_path / "out" / "mine.txt").is_file()
+
+
+def test_a_folder_with_other_files_is_kept(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="holds other files"):
+        write_folder(tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path):
+    write_folder(tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_folder(tmp_path / "link", "newer")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "mine.txt").read_text() == "newer"
+
+
+@pytest.mark.parametrize("target", ["folder", "/proc/none/out", "x" * 300, "file/out"])
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path, target):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError) as raised, atomic_output(tmp_path / target) as partial:
+        partial.write_text("text")
+    assert "\n" not in str(raised.value)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_a_full_disk_is_one_line_and_a_missing_input_is_not_taken_for_one(tmp_path):
+    with pytest.raises(InputError, match="No space left"), atomic_output(tmp_path / "out"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(FileNotFoundError), atomic_output(tmp_path / "out"):
+        open(tmp_path / "no such input").close()
