@@ -7,27 +7,23 @@ are complete.
 """
 
 import argparse
-import json
 import os
 import random
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import track
 
-from data_prep.atomic import atomic_output
 from data_prep.checksum import sha256_file
 from data_prep.ehrsql_report import TokenCounter, WordCounter, print_report, split_counts
 from data_prep.ehrsql_source import SPLITS, Question, read_split, seen_in_train, split_files, sql_skeleton
 from data_prep.errors import InputError
+from data_prep.parquet import write_parquet
 from data_prep.prompts import PromptBuilder, prompt_names, template_files
 from data_prep.schema_prompt import open_database
 from reward_fns.answers import ABSTAIN, GOLD_FAILED
@@ -116,7 +112,7 @@ def prepare(options: Options, console: Console) -> None:
             for split, split_questions in questions.items()
         },
     }
-    write_outputs(options.out_dir, rows, manifest)
+    write_parquet(options.out_dir, PARQUET_NAMES, rows, manifest)
     print_report(console, manifest, counter.unit)
 
 
@@ -233,27 +229,6 @@ def rl_row(
             "gold_sql": question.gold if gold_shown else "",
         },
     }
-
-
-def write_outputs(out_dir: Path, rows: dict[str, list[dict[str, Any]]], manifest: dict[str, Any]) -> None:
-    """Write the parquet files and ``manifest`` (with their row counts and hashes added): all of them or none.
-
-    Files of an earlier run that this one does not make are removed.
-    """
-    manifest_path = out_dir / "manifest.json"
-    with ExitStack() as stack:
-        # The stack leaves in reverse order: nothing is renamed before all is written, the manifest last.
-        manifest_partial = stack.enter_context(atomic_output(manifest_path))
-        manifest["outputs"] = {}
-        for name, split_rows in rows.items():
-            partial = stack.enter_context(atomic_output(out_dir / f"{name}.parquet"))
-            pq.write_table(pa.Table.from_pylist(split_rows), partial)
-            manifest["outputs"][f"{name}.parquet"] = {"rows": len(split_rows), "sha256": sha256_file(partial)}
-        manifest_partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        manifest_path.unlink(missing_ok=True)
-        for name in PARQUET_NAMES:
-            if name not in rows:
-                (out_dir / f"{name}.parquet").unlink(missing_ok=True)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,0 +1,80 @@
+"""The ECG reward: ``compute_score`` is what verl calls, ``reward_fns.ecg_grader`` the grader under it.
+
+=======================================  ===========================================================================
+the model's text                         score
+=======================================  ===========================================================================
+says the reference's facts               1.0, in ten words or in a hundred
+says some of them                        in between
+contradicts a key fact                   at most 0.05, however fluent
+echoes the question, boilerplate, a      0, or nearly
+list of terms, another question's answer
+empty, or reasoning without an answer    0.0
+the grader failed                        0.0, and ``grader_failed`` = 1.0
+=======================================  ===========================================================================
+
+Where the text holds ``<answer>...</answer>`` or ends a ``<think>`` block, only the answer is graded.
+"""
+
+import logging
+import re
+
+from reward_fns.ecg_grader import EcgGrade, grade
+from reward_fns.ecg_reference import load_reference
+
+logger = logging.getLogger(__name__)
+_logged: set[str] = set()
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+
+
+def extract_answer(solution_str: str) -> tuple[str, bool]:
+    """The answer in a model's raw text, and whether the text is in an accepted form.
+
+    That of the last ``<answer>`` pair, else what follows ``</think>``, else the whole text. Reasoning that does not
+    end, and an ``<answer>`` that does not, hold no answer.
+    """
+    if answers := _ANSWER.findall(solution_str):
+        return answers[-1].strip(), True
+    if "<answer>" in solution_str.lower():
+        return "", False
+    before, end, after = solution_str.rpartition("</think>")
+    if "<think>" in (after if end else solution_str):
+        return "", False
+    return (after if end else before + after).strip(), bool(after.strip())
+
+
+def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: dict | None = None,
+    *,
+    format_bonus: float = 0.0,
+    reward_router_address: str | None = None,
+    reward_model_tokenizer: object = None,
+) -> dict[str, float]:
+    """Score one sample for verl, with the same keys every time; see the module docstring for the values.
+
+    ``ground_truth`` is what ``reward_fns.ecg_reference.make_reference`` wrote. ``format_bonus`` is added to the score
+    of an answer that earns anything and is in an accepted form. ``length_tokens`` counts the answer's words. The other
+    arguments, which verl may pass, are unused. A text never raises.
+    """
+    try:
+        answer, format_ok = extract_answer(solution_str)
+        result = grade(answer, load_reference(ground_truth))
+        failed = 0.0
+    except Exception as error:  # an exception here would end the training run
+        if str(error) not in _logged:
+            _logged.add(str(error))
+            logger.exception("the ECG grader failed; this is logged once")
+        answer, format_ok, result, failed = "", False, EcgGrade(0.0, 0.0, 0.0), 1.0
+    bonus = format_bonus if format_ok and result.correctness > 0 else 0.0
+    return {
+        "score": result.correctness + bonus,
+        "acc": result.correctness,
+        "correctness": result.correctness,
+        "coverage": result.coverage,
+        "contradiction": result.contradiction,
+        "format_ok": float(format_ok),
+        "length_tokens": float(len(answer.split())),
+        "grader_failed": failed,
+    }

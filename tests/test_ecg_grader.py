@@ -1,0 +1,237 @@
+"""The ECG grader: single properties, degenerate policies, and answers written for questions of ECG-Expert-QA."""
+
+import hashlib
+import json
+import random
+from itertools import product
+from pathlib import Path
+from statistics import correlation, mean
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.ecg_source import SCHEMAS, read_file
+from reward_fns.ecg import compute_score, extract_answer
+from reward_fns.ecg_facts import Fact, leads, ontology, polarity, quantities, read
+from reward_fns.ecg_grader import grade, split_entities
+from reward_fns.ecg_reference import load_reference, make_reference
+
+WPW = "Which leads show the delta wave in this patient with Wolff-Parkinson-White syndrome?"
+WPW_ANSWER = "The delta wave is seen best in leads V1-V3."
+BOILERPLATE = (
+    "It is important to consult a healthcare professional for an individual assessment, as the appropriate "
+    "management depends on many factors and the clinical context."
+)
+STUFFED = (
+    "atrial fibrillation, ventricular tachycardia, ST elevation, ST depression, T wave inversion, PR interval, QT "
+    "interval, QRS complex, V1, V2, V3, II, III, aVF, left bundle branch block, right bundle branch block, beta "
+    "blocker, amiodarone, myocardial infarction, hypertension, heart failure, yes, no"
+)
+RIGHT = ("paraphrase", "concise", "verbose")
+WRONG = ("wrong_fact", "negated", "short_wrong", "off_topic", "stuffed", "echo", "boilerplate")
+
+
+def score(question: str, reference: str, answer: str, kind: str = "answer", entities=()) -> float:
+    return grade(answer, load_reference(make_reference(question, reference, kind, entities))).correctness
+
+
+# Facts
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("leads II, III and aVF", ["II", "III", "aVF"]),
+        ("seen in V1-V3", ["V1", "V3", "V2"]),
+        ("V2 through V4", ["V2", "V4", "V3"]),
+        ("I, aVL, V5, and V6", ["I", "aVL", "V5", "V6"]),
+        ("Mobitz type II block", []),
+        ("class I and III drugs", []),
+        ("I think so", []),
+    ],
+)
+def test_leads(text, expected):
+    assert leads(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("over 120 ms", [("time", "0.12 0.12")]),
+        ("0.12 to 0.20 seconds", [("time", "0.12 0.2")]),
+        ("60-100 beats per minute", [("rate", "60 100")]),
+        ("2.5 mm", [("length", "2.5 2.5")]),
+        ("a score of 2", [("number", "2 2")]),
+        ("V1 and T4b", []),
+    ],
+)
+def test_quantities(text, expected):
+    assert quantities(text) == expected
+
+
+def test_negation_ends_with_its_clause():
+    facts = read("The QT interval is not prolonged in hyperkalemia; the T waves are peaked.").facts
+    assert Fact("wave or interval", "qt interval", negated=True) in facts
+    assert Fact("electrolyte disorder", "hyperkalemia") in facts
+    assert Fact("direction level t wave", "+") in facts
+
+
+def test_british_spelling_and_abbreviations_are_the_same_facts():
+    british = set(read("LBBB with hyperkalaemia").facts)
+    assert british == set(read("left bundle branch block with hyperkalemia").facts)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [("Yes, it can.", "yes"), ("Of course you may.", "yes"), ("You cannot.", "no"), ("No P waves are seen.", "no"),
+     ("The PR interval is long.", "")],
+)  # fmt: skip
+def test_polarity(text, expected):
+    assert polarity(text) == expected
+
+
+def test_ontology_names_are_consistent():
+    kinds = ontology()["concepts"]
+    concepts = [concept for kind in kinds.values() for concept in kind]
+    assert len(concepts) == len(set(concepts))
+    for name, inside in ontology()["members"].items():
+        assert {name, *inside} <= set(concepts)
+    assert set(ontology()["leads_of"]) == set(kinds["wall"])
+
+
+# Scores
+
+
+def test_other_leads_earn_nothing_however_short():
+    assert score(WPW, WPW_ANSWER, "The inferior and lateral leads.") < 0.1
+    assert score(WPW, WPW_ANSWER, "Leads V1, V2 and V3.") > 0.9
+
+
+@pytest.mark.parametrize(
+    "question, reference, right, wrong",
+    [
+        ("What does hypercalcemia do to the QT interval?", "Hypercalcemia shortens the QT interval.",
+         "The QT interval becomes short.", "The QT interval is prolonged."),
+        ("Which drug class is metoprolol?", "Metoprolol is a beta-blocker.", "A beta blocker.",
+         "A calcium channel blocker."),
+        ("What is the normal PR interval?", "The normal PR interval is 120 to 200 ms.", "0.12-0.20 s",
+         "The normal PR interval is 300 to 400 ms."),
+        ("Which artery supplies the inferior wall?", "The right coronary artery usually supplies the inferior wall.",
+         "Usually the RCA.", "Usually the left anterior descending artery."),
+        ("Which block is this, with PR intervals that grow until a beat drops?", "It is Mobitz type I, Wenckebach.",
+         "Second-degree AV block type I.", "It is complete heart block."),
+        ("Can hypothermia cause Osborn waves?", "Yes, hypothermia typically causes Osborn waves at the J point.",
+         "Yes, J waves are typical of a low body temperature.", "No, hypothermia never causes Osborn waves."),
+    ],
+)  # fmt: skip
+def test_right_above_wrong(question, reference, right, wrong):
+    assert score(question, reference, right) > 0.7
+    assert score(question, reference, wrong) < 0.2
+
+
+def test_entities_score_by_set_f1():
+    text, expected = "aspirin, chest pain, stent", ("chest pain", "aspirin", "coronary stent")
+    assert split_entities("- aspirin\n- chest pain; stent.") == ["aspirin", "chest pain", "stent"]
+    assert score("List the entities.", text, "Pain chest, ASPIRIN", "entities", expected) == pytest.approx(0.8)
+    assert score("List the entities.", text, "aspirin, aspirin, aspirin", "entities", expected) == pytest.approx(0.5)
+    assert score("List the entities.", text, "", "entities", expected) == 0
+
+
+def test_a_report_needs_more_of_its_findings_than_an_answer():
+    report = "Atrial fibrillation. Left ventricular hypertrophy. Hypokalemia. Warfarin is taken. Diabetes."
+    part = "The patient has atrial fibrillation and takes warfarin."
+    assert score("Assess the risk.", report, part, "findings") < score("Assess the risk.", report, part)
+
+
+@pytest.mark.parametrize(
+    "text, answer, format_ok",
+    [
+        ("<think>hm</think><answer> V1 </answer>", "V1", True),
+        ("<think>hm</think> V1", "V1", True),
+        ("V1", "V1", True),
+        ("<think>V1", "", False),
+        ("<answer>V1", "", False),
+        ("", "", False),
+    ],
+)
+def test_extract_answer(text, answer, format_ok):
+    assert extract_answer(text) == (answer, format_ok)
+
+
+# What verl sees
+
+
+def test_a_broken_ground_truth_is_reported_and_does_not_raise():
+    broken = compute_score("ecg_expert_qa", "V1", "not json")
+    assert broken["grader_failed"] == 1 and broken["score"] == 0
+    assert broken.keys() == compute_score("ecg_expert_qa", "V1", make_reference(WPW, WPW_ANSWER)).keys()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=200) | st.lists(st.sampled_from(STUFFED.split()), max_size=40).map(" ".join))
+def test_no_text_raises_or_leaves_the_range(text):
+    result = compute_score("ecg_expert_qa", text, make_reference(WPW, WPW_ANSWER))
+    assert result["grader_failed"] == 0
+    assert all(0 <= result[name] <= 1 for name in ("score", "correctness", "coverage", "contradiction", "format_ok"))
+
+
+# Answers written by us for questions of ECG-Expert-QA, whose questions and references stand in the shared data only
+
+
+@pytest.fixture(scope="module")
+def graded(shared_data):
+    """[{variant: (answer, correctness)}] for each question; ``reference`` is the reference answer itself."""
+    folder = shared_data / "ecg_expert_qa"
+    if not folder.is_dir():
+        pytest.skip(f"no ECG-Expert-QA in {shared_data}")
+    references = {}
+    for schema in SCHEMAS:
+        if (folder / schema.file).is_file():
+            for record in read_file(folder / schema.file, schema)[0]:
+                turn = record.turns[0]
+                references.setdefault(hashlib.sha256(turn.question.encode()).hexdigest()[:16], turn)
+    cases = json.loads(Path(__file__).with_name("ecg_answers.json").read_text(encoding="utf-8"))
+    turns = [references[case["id"]] for case in cases]
+    generator = random.Random(0)
+    rows = []
+    for case, turn in zip(cases, turns, strict=True):
+        other = generator.choice([candidate for candidate in turns if candidate is not turn])
+        answers = {name: case[name] for name in (*RIGHT, *WRONG[:3])} | {
+            "reference": turn.answer,
+            "off_topic": other.answer,
+            "stuffed": STUFFED,
+            "echo": turn.question,
+            "boilerplate": BOILERPLATE,
+            "yes": "Yes.",
+            "empty": "",
+        }
+        reference = load_reference(make_reference(turn.question, turn.answer))
+        rows.append({name: (answer, grade(answer, reference).correctness) for name, answer in answers.items()})
+    return rows
+
+
+def share_above(rows, wrong: str) -> float:
+    """Share of the pairs in which a right answer scores above this wrong one."""
+    return mean(row[right][1] > row[wrong][1] for row, right in product(rows, RIGHT))
+
+
+def test_right_answers_score_above_wrong_ones(graded):
+    assert len(graded) >= 150
+    shares = {wrong: share_above(graded, wrong) for wrong in WRONG}
+    assert mean(shares.values()) >= 0.92, shares
+    assert shares["wrong_fact"] >= 0.85 and shares["negated"] >= 0.85, shares
+
+
+def test_length_does_not_pay(graded):
+    right = [row[name] for row, name in product(graded, RIGHT)]
+    assert abs(correlation([len(answer.split()) for answer, _ in right], [score for _, score in right])) < 0.1
+
+
+def test_the_reference_is_right(graded):
+    assert mean(row["reference"][1] for row in graded) > 0.98
+
+
+@pytest.mark.parametrize("policy", ["yes", "echo", "stuffed", "off_topic", "empty", "boilerplate"])
+def test_degenerate_policies_earn_next_to_nothing(graded, policy):
+    assert mean(row[policy][1] for row in graded) < 0.1
