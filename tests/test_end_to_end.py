@@ -82,7 +82,7 @@ def grpo(work: Path, name: str, *overrides: str) -> list[str]:
         "actor_rollout_ref.rollout.n=4",
         # A gradient even where all rollouts earn the same, and steps that tell old weights from new ones.
         "actor_rollout_ref.actor.entropy_coeff=0.01",
-        "recipe.grpo.learning_rate=1e-2",
+        "recipe.grpo.learning_rate=1e-3",
         "trainer.save_freq=1",
         "trainer.test_freq=1",
         *overrides,
@@ -151,8 +151,10 @@ def test_grpo_survives_a_kill_resumes_and_exports(work, sft_model):
     trained = [step for step, entry in metrics_of(resumed).items() if "critic/score/mean" in entry]
     assert trained == [2, 3]  # resumed, not started again
     steps = metrics(run_dir)
-    for step in trained:  # vLLM has the actor's weights, at first those of the checkpoint
-        assert abs(steps[step]["actor/ppo_kl"]) < 0.01
+    for step in trained:
+        # vLLM has the actor's weights, at first those of the checkpoint: 0.001 and 0.008. With the first weights sent
+        # again and again it is 0.05 and 0.16.
+        assert abs(steps[step]["actor/ppo_kl"]) < 0.02
         assert 0 <= steps[step]["critic/score/mean"] <= 1
         assert "val-core/ehrsql/acc/mean@1" in steps[step]
 
@@ -162,7 +164,7 @@ def test_grpo_survives_a_kill_resumes_and_exports(work, sft_model):
 
 
 def test_lora_with_kl_trains_and_merges(work, sft_model):
-    overrides = ["algo=grpo_kl", "adapter=lora", "trainer.total_training_steps=1"]
+    overrides = ["algo=grpo_kl", "adapter=lora", "trainer.total_training_steps=1", "recipe.grpo.learning_rate=1e-2"]
     run(grpo(work, "lora", *overrides, "trainer.val_before_train=False", "trainer.test_freq=-1"))
     assert "actor/kl_loss" in metrics(work / "lora")[1]
     figures = export(work, "lora", "sft_model")
