@@ -98,6 +98,8 @@ def check_options(options: Options) -> None:
         raise InputError(f"--max_prompt_length {options.max_prompt_length}: give at least 1 token")
     if options.max_prompt_length and not options.tokenizer:
         raise InputError("--max_prompt_length counts tokens; give the --tokenizer as well")
+    if options.out_dir.resolve() == options.data_dir.resolve():
+        raise InputError(f"--out_dir {options.out_dir} is the --data_dir; choose another")
     if options.out_dir.exists() and not options.out_dir.is_dir():
         raise InputError(f"--out_dir {options.out_dir} is not a folder; choose another")
 
@@ -199,7 +201,7 @@ def main(argv: list[str] | None = None) -> None:
         type=float,
         default=1.0,
         help="share of the train questions that comes with written answers (sft_train.parquet); below 1 the others, "
-        "with facts only, make grpo_train.parquet; at 1 both files hold all questions",
+        "whose written answer the grader alone sees, make grpo_train.parquet; at 1 both files hold all questions",
     )
     option("--valid_share", type=float, default=0.1, help="share of the questions for validation")
     option("--test_share", type=float, default=0.1, help="share of the questions for the test")

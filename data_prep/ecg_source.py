@@ -203,7 +203,9 @@ def _record(schema: FileSchema, entry: dict[str, Any], dropped: Counter[str]) ->
 
 
 def _scalar(value: Any, key: str) -> str:
-    """Text or a number as text; "" for null and NaN."""
+    """Text or a number as text, a whole number without a fraction; "" for null and NaN."""
     if value is None or value != value:
         return ""
+    if type(value) is float and value.is_integer():
+        value = int(value)
     return str(value) if type(value) in (int, float) else text(value, key)

@@ -5,9 +5,11 @@ the model's text                         score
 =======================================  ===========================================================================
 says the reference's facts               1.0, in ten words or in a hundred
 says some of them                        in between
-contradicts a key fact                   at most 0.05, however fluent
-echoes the question, boilerplate, a      0, or nearly
-list of terms, another question's answer
+contradicts a key fact, or says it both  at most 0.05, however fluent
+ways
+names the right one among alternatives   less, the more alternatives
+echoes the question, boilerplate, a      next to nothing
+long list of terms
 empty, or reasoning without an answer    0.0
 the grader failed                        0.0, and ``grader_failed`` = 1.0
 =======================================  ===========================================================================
@@ -16,30 +18,28 @@ Where the text holds ``<answer>...</answer>`` or ends a ``<think>`` block, only 
 """
 
 import logging
-import re
 
 from reward_fns.ecg_grader import EcgGrade, grade
 from reward_fns.ecg_reference import load_reference
 
 logger = logging.getLogger(__name__)
 _logged: set[str] = set()
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 
 
 def extract_answer(solution_str: str) -> tuple[str, bool]:
     """The answer in a model's raw text, and whether the text is in an accepted form.
 
-    That of the last ``<answer>`` pair, else what follows ``</think>``, else the whole text. Reasoning that does not
+    That of the last ``<answer>``, else what follows ``</think>``, else the whole text. Reasoning that does not
     end, and an ``<answer>`` that does not, hold no answer.
     """
-    if answers := _ANSWER.findall(solution_str):
-        return answers[-1].strip(), True
-    if "<answer>" in solution_str.lower():
-        return "", False
-    before, end, after = solution_str.rpartition("</think>")
-    if "<think>" in (after if end else solution_str):
-        return "", False
-    return (after if end else before + after).strip(), bool(after.strip())
+    lower = solution_str.lower()
+    if (start := lower.rfind("<answer>")) >= 0:
+        end = lower.find("</answer>", start)
+        return (solution_str[start + len("<answer>") : end].strip(), True) if end >= 0 else ("", False)
+    end = lower.rfind("</think>")
+    after = solution_str[end + len("</think>") :] if end >= 0 else solution_str
+    answer = "" if "<think>" in after.lower() else after.strip()
+    return answer, bool(answer)
 
 
 def compute_score(

@@ -7,6 +7,7 @@ No statistical model is needed. One text of 40 words takes about a millisecond.
 
 import functools
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +22,17 @@ from spacy.tokens import Doc, Span
 
 ONTOLOGY_FILE = Path(__file__).with_name("ecg_ontology.yaml")
 LEAD, WORD, DIRECTION, WAVE = "lead", "word", "direction ", "wave or interval"
-MAX_CHARS = 8_000  # of a text that is read; longer ones are cut
+MAX_CHARS = 3_000  # of a text that is read; longer ones are cut
+NEIGHBOURS = 6  # terms and words between a direction and what it is about, at most
+_VERDICT = re.compile(r"^\W*(?:yes|no)\s*(?:[,.:;]|-(?=\s))\s*", re.IGNORECASE)
 
 _LEAD = r"(?:aV[RLF]|AV[RLF]|avr|avl|avf|[Vv][1-9]R?|I{1,3})"
 _LEAD_LIST = re.compile(
-    rf"(?P<intro>\b(?:leads?|type|class|mobitz|degree)\s+)?(?<![\w-])(?P<list>{_LEAD}(?:\s*(?:,|/|&|-|–|\band\b|\bor\b|\bto\b|\bthrough\b)+\s*"
-    rf"(?:\b(?:and|or|leads?|lead)\s+)?{_LEAD})*)(?![\w-])",
+    r"(?P<intro>\b(?:leads?|type|class|mobitz|degree|stage|grade|factor|nyha)\s+)?(?<![\w-])"
+    rf"(?P<list>{_LEAD}(?:(?:\s*(?:,|/|&|-|\band\b|\bor\b|\bto\b|\bthrough\b)+\s*|\s+)(?:leads?\s+)?{_LEAD})*)(?![\w-])"
 )
-_RANGE = re.compile(r"[Vv]([1-9])\s*(?:-|–|to|through)\s*[Vv]([1-9])")
+_NO_LEADS = ("type", "class", "mobitz", "degree", "stage", "grade", "factor", "nyha")
+_RANGE = re.compile(r"[Vv]([1-9])\s*(?:-|to|through)\s*[Vv]([1-9])")
 _NUMBER = r"\d+(?:\.\d+)?"
 _UNITS = {
     "ms": ("time", 1e-3), "msec": ("time", 1e-3), "millisecond": ("time", 1e-3), "s": ("time", 1.0),
@@ -41,9 +45,10 @@ _UNITS = {
     "mcg": ("mass", 1e-3), "g": ("mass", 1e3), "meq/l": ("concentration", 1.0), "mmol/l": ("concentration", 1.0),
     "mg/dl": ("concentration", 1.0),
 }  # fmt: skip
+_UNIT = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))
 _QUANTITY = re.compile(
-    rf"(?<![\w.])(?P<low>{_NUMBER})(?:\s*(?:-|–|to|and)\s*(?P<high>{_NUMBER}))?\s*"
-    rf"(?P<unit>{'|'.join(sorted(map(re.escape, _UNITS), key=len, reverse=True))})?s?(?![\w.]*\d|[a-z])",
+    rf"(?<![\w.])(?P<low>{_NUMBER})(?:\s*(?:{_UNIT})?s?\s*(?:-|to|and)\s*(?P<high>{_NUMBER}))?\s*"
+    rf"(?P<unit>{_UNIT})?s?(?![\w.]*\d|[a-z])",
     re.IGNORECASE,
 )
 DIMENSIONS = frozenset({dimension for dimension, _ in _UNITS.values()} | {"number"})
@@ -159,16 +164,18 @@ def _reader() -> _Reader:
 @functools.lru_cache(maxsize=4096)
 def read(text: str) -> Reading:
     """The facts of ``text``. Texts over ``MAX_CHARS`` are cut. Equal texts are read once."""
-    text = text[:MAX_CHARS]
+    text = _clean(text[:MAX_CHARS])
     reader = _reader()
-    doc, spans = reader.spans(_plain(text))
+    verdict = polarity(text)
+    # "No, it shortens QT" denies nothing after the comma.
+    doc, spans = reader.spans(_plain(_VERDICT.sub("", text)))
     facts: dict[Fact, int] = {}
     sentence = {token.i: number for number, sent in enumerate(doc.sents) for token in sent}
-    for span in spans:
+    for position, span in enumerate(spans):
         slot, value = reader.labels.get(span.label_, (WORD, span[0].norm_))
         negated = bool(span._.negex)
         if slot.startswith(DIRECTION):
-            slot = f"{slot} {_target(span, spans, reader.labels)}"
+            slot = f"{slot} {_target(position, spans, sentence, reader.labels)}"
         facts.setdefault(Fact(slot, value, negated), sentence[span.start])
     for lead in leads(text):
         facts.setdefault(Fact(LEAD, lead), 0)
@@ -177,7 +184,7 @@ def read(text: str) -> Reading:
     words = [token for token in doc if token.is_alpha or token.like_num]
     return Reading(
         facts=facts,
-        polarity=polarity(text),
+        polarity=verdict,
         words=len(words),
         function_words=sum(token.is_stop for token in words) / max(1, len(words)),
     )
@@ -190,33 +197,45 @@ _BRITISH = {
 }  # fmt: skip
 
 
+def _clean(text: str) -> str:
+    """One kind of dash and space. Runs of one character and words over 60, on which spaCy is slow, are broken up."""
+    text = unicodedata.normalize("NFKC", text.encode("utf-8", "ignore").decode())
+    text = re.sub(r"[\u2010-\u2015\u2212]", "-", text).replace("\u2019", "'").replace("*", "")
+    text = re.sub(r"(.)\1{5,}", r"\1\1\1", " ".join(text.split()))
+    return re.sub(r"\S{60}", r"\g<0> ", text)
+
+
 def _plain(text: str) -> str:
     """Hyphens and slashes between letters are spaces; spelling is American."""
-    text = re.sub(r"(?<=[A-Za-z])[-–/](?=[A-Za-z])", " ", text.replace("’", "'"))
+    text = re.sub(r"(?<=[A-Za-z])[-/](?=[A-Za-z])", " ", text)
     for british, american in _BRITISH.items():
         text = text.replace(british, american)
     return text
 
 
 def polarity(text: str) -> str:
-    """``yes`` or ``no`` if ``text`` begins with a phrase of the ontology that says so, else ""."""
-    text = re.sub(r"^\W+", "", _plain(text)).lower()
-    for answer in ("no", "yes"):  # "you cannot" before "you can"
-        if any(re.match(rf"{re.escape(phrase)}\b", text) for phrase in ontology()["openings"][answer]):
-            return answer
-    return ""
+    """``yes``, ``no`` or ``both``, whichever of the ontology's openings ``text`` begins with, else ""."""
+    text = re.sub(r"^\W+", "", text).lower()
+    found = [
+        (len(phrase), verdict)
+        for verdict, phrases in ontology()["openings"].items()
+        for phrase in phrases
+        if re.match(rf"{re.escape(phrase)}\b", text)
+    ]
+    return max(found, default=(0, ""))[1]
 
 
-def _target(span: Span, spans: list[Span], labels: dict) -> str:
+def _target(position: int, spans: list[Span], sentence: dict[int, int], labels: dict) -> str:
     """What a direction is about: the nearest wave or interval, else the nearest other term, of the sentence."""
+    span = spans[position]
     best, rank = "", (2, 99)
-    for other in spans:
-        slot = labels.get(other.label_, (WORD, ""))[0]
-        if other is span or slot.startswith(DIRECTION) or other.sent.start != span.sent.start:
+    for other in spans[max(0, position - NEIGHBOURS) : position + NEIGHBOURS + 1]:
+        slot, value = labels.get(other.label_, (WORD, other[0].norm_))
+        if other is span or slot.startswith(DIRECTION) or sentence[other.start] != sentence[span.start]:
             continue
         gap = other.start - span.end if other.start >= span.end else span.start - other.end + 1
-        if gap <= 5 and (candidate := (slot != WAVE, gap)) < rank:
-            best, rank = labels.get(other.label_, (WORD, other[0].norm_))[1], candidate
+        if gap < NEIGHBOURS and (candidate := (slot != WAVE, gap)) < rank:
+            best, rank = value, candidate
     return best
 
 
@@ -226,9 +245,7 @@ def leads(text: str) -> list[str]:
     for match in _LEAD_LIST.finditer(text):
         intro = (match["intro"] or "").strip().lower()
         items = re.findall(_LEAD, match["list"])
-        if intro in ("type", "class", "mobitz", "degree") or (
-            not intro and len(items) == 1 and items[0].startswith("I")
-        ):
+        if intro in _NO_LEADS or not intro and len(items) == 1 and items[0].startswith("I"):
             continue
         for first, last in _RANGE.findall(match["list"]):
             items += [f"V{number}" for number in range(int(first), int(last) + 1)]
@@ -244,5 +261,5 @@ def quantities(text: str) -> list[tuple[str, str]]:
         dimension, factor = _UNITS.get((match["unit"] or "").lower(), ("number", 1.0))
         low = float(match["low"]) * factor
         high = float(match["high"]) * factor if match["high"] else low
-        found.append((dimension, f"{low:g} {high:g}"))
+        found.append((dimension, f"{min(low, high):g} {max(low, high):g}"))
     return found

@@ -16,11 +16,23 @@ from dataclasses import dataclass
 
 from rapidfuzz import fuzz, utils
 
-from reward_fns.ecg_facts import DIMENSIONS, DIRECTION, LEAD, WAVE, WORD, Fact, Reading, members, ontology, read
+from reward_fns.ecg_facts import (
+    DIMENSIONS,
+    DIRECTION,
+    LEAD,
+    MAX_CHARS,
+    WAVE,
+    WORD,
+    Fact,
+    Reading,
+    members,
+    ontology,
+    read,
+)
 from reward_fns.ecg_reference import Reference
 from reward_fns.ecg_similarity import similarity
 
-FULL_COVERAGE = 0.37
+FULL_COVERAGE = 0.45
 FINDINGS_COVERAGE = 0.8  # of a report, which is meant to be complete
 KEY_CONTRADICTION = 0.9
 CONTRADICTED = 0.05
@@ -93,10 +105,12 @@ def _with_meaning(value: float, known: float, answer: str, reading: Reading, ref
     A short answer such as "0.12-0.20 s" has little meaning by itself: what it holds of the ontology's facts, ``known``,
     tells the topic as well.
     """
-    meaning = similarity(answer, reference.text)
+    meaning = similarity(answer[:MAX_CHARS], reference.text)
     if value < 1:
         question = similarity(reference.question, reference.text)
-        if meaning >= 0.5 and similarity(answer, reference.question) < 0.97:  # an echo means what the question does
+        if (
+            meaning >= 0.5 and similarity(answer[:MAX_CHARS], reference.question) < 0.97
+        ):  # an echo means what the question does
             value += MEANING_SHARE * _clip(0.5 + (meaning - question) / (1 - question + 1e-6))
         if reference.polarity and reading.polarity == reference.polarity and reading.words >= LEAST_REASON_WORDS:
             value = max(value, 0.1 + (POLARITY_SHARE - 0.1) * _clip((meaning - 0.3) / 0.3))
@@ -161,9 +175,9 @@ class _Match:
             return 1
         if Fact(fact.slot, fact.value, not fact.negated) in self.facts:
             return -1
-        for other in self.by_slot[fact.slot]:
-            if fact.slot in DIMENSIONS and _near(other.value, fact.value):
-                return 1
+        if fact.slot in DIMENSIONS and any(_near(other.value, fact.value) for other in self.by_slot[fact.slot]):
+            return 1
+        for other in self.facts:
             if _related(other.value, fact.value):
                 return 1 if other.negated == fact.negated else -1
         if fact.slot.startswith(DIRECTION):
@@ -177,9 +191,12 @@ class _Match:
         return [other for slot, facts in self.by_slot.items() if slot.startswith(axis) for other in facts]
 
     def coverage(self) -> float:
-        """Weighted share of the novel facts that the answer says; of all where the question holds nearly all."""
+        """Weighted share of the novel facts that the answer says.
+
+        Of all, where the question holds nearly all and asks whether they are so: then the right yes or no is needed.
+        """
         facts = self.reference.novel
-        if sum(facts.values()) < 0.6:
+        if sum(facts.values()) < 0.6 and self.reading.polarity == self.reference.polarity:
             facts = self.weights
         total = sum(facts.values())
         return sum(weight * max(self.held[fact], 0) for fact, weight in facts.items()) / total if total else 0.0
@@ -218,7 +235,9 @@ class _Match:
         weight = max(facts.values())
         said = {fact.value for fact in self.by_slot[slot] if not fact.negated}
         _, axis, target = slot.split(" ", 2)
-        if len(values) == 1 and said and not said & values:
+        if len(values) == 1 and len(said) == 2 and axis in STRONG_AXES:
+            yield 1.0, f"both ways of {axis} of {target}"
+        elif len(values) == 1 and said and not said & values:
             size = 1.0 if axis in STRONG_AXES else WEAK_AXIS
             yield (
                 size * weight * (1.0 if target in ontology()["concepts"][WAVE] else OTHER_TARGET),
@@ -252,6 +271,17 @@ class _Match:
             size = max(missing.values()) * (1.0 if len(missing) == len(facts) else PART_REPLACED)
             named = ", ".join(fact.value for fact in missing)
             yield size * (WEAK_KIND if slot in WEAK_KINDS else 1.0), f"{slot}: {', '.join(extra)} for {named}"
+        elif slot in ASKED_KINDS:
+            yield from self._alternatives(slot, facts, extra)
+
+    def _alternatives(self, slot: str, facts: dict[Fact, float], extra: list[str]):
+        """Others of the kind in the sentence that names the reference's: it is this, that or the other."""
+        said = {fact: sentence for fact, sentence in self.facts.items() if fact.slot == slot and not fact.negated}
+        right = {sentence for fact, sentence in said.items() if fact in facts}
+        others = [fact.value for fact, sentence in said.items() if fact.value in extra and sentence in right]
+        if others:
+            share = len(others) / (len(others) + len(facts))
+            yield share if len(others) > 1 else share / 2, f"{slot}: {', '.join(others)} besides"
 
 
 def _related(concept: str, other: str) -> bool:

@@ -44,6 +44,8 @@ def score(question: str, reference: str, answer: str, kind: str = "answer", enti
     [
         ("leads II, III and aVF", ["II", "III", "aVF"]),
         ("seen in V1-V3", ["V1", "V3", "V2"]),
+        ("II III aVF", ["II", "III", "aVF"]),
+        ("NYHA stage II or III", []),
         ("V2 through V4", ["V2", "V4", "V3"]),
         ("I, aVL, V5, and V6", ["I", "aVL", "V5", "V6"]),
         ("Mobitz type II block", []),
@@ -85,6 +87,7 @@ def test_british_spelling_and_abbreviations_are_the_same_facts():
 @pytest.mark.parametrize(
     "text, expected",
     [("Yes, it can.", "yes"), ("Of course you may.", "yes"), ("You cannot.", "no"), ("No P waves are seen.", "no"),
+     ("Certainly not.", "no"), ("There is no doubt that it can.", "yes"), ("Yes and no.", "both"),
      ("The PR interval is long.", "")],
 )  # fmt: skip
 def test_polarity(text, expected):
@@ -130,6 +133,47 @@ def test_right_above_wrong(question, reference, right, wrong):
     assert score(question, reference, wrong) < 0.2
 
 
+TORSADES = "No, amiodarone prolongs the QT interval and can worsen torsades de pointes."
+
+
+@pytest.mark.parametrize("opening", ["No, ", "No. ", "No: ", "No - "])
+def test_the_verdict_denies_nothing_but_the_question(opening):
+    answer = opening + TORSADES.removeprefix("No, ")
+    assert score("Is amiodarone indicated in torsades de pointes?", TORSADES, answer) > 0.9
+
+
+def test_denying_what_a_no_explains_is_wrong():
+    wrong = "No, amiodarone never prolongs the QT interval and does not worsen torsades de pointes."
+    assert score("Is amiodarone indicated in torsades de pointes?", TORSADES, wrong) <= 0.05
+
+
+@pytest.mark.parametrize(
+    "question, reference, hedge",
+    [
+        ("What does hypercalcemia do to the QT interval?", "Hypercalcemia shortens the QT interval.",
+         "It shortens or prolongs the QT interval."),
+        ("What rhythm does the ECG show?", "The ECG shows atrial fibrillation.",
+         "It shows atrial fibrillation, atrial flutter, ventricular tachycardia or sinus rhythm."),
+        ("Which artery supplies the inferior wall?", "The right coronary artery usually supplies the inferior wall.",
+         "The RCA or the LAD or the LCX supplies the inferior wall."),
+        ("Is the PR interval long in first-degree AV block?", "Yes, the PR interval is longer than 0.20 s.",
+         "Yes and no, the PR interval is longer than 0.20 s."),
+    ],
+)  # fmt: skip
+def test_naming_all_alternatives_does_not_pay(question, reference, hedge):
+    assert score(question, reference, hedge) < 0.2
+
+
+@pytest.mark.parametrize("answer", ["0.12 s to 0.20 s", "120\u2014200 ms", "0.12\u20110.20 s", "200-120 ms"])
+def test_ranges_in_any_spelling(answer):
+    assert score("What is the normal PR interval?", "The normal PR interval is 120 to 200 ms.", answer) > 0.9
+
+
+def test_a_class_and_its_member_agree():
+    question, reference = "What is given first?", "A beta blocker is the first choice."
+    assert score(question, reference, "Metoprolol is the first choice.") > 0.5
+
+
 def test_entities_score_by_set_f1():
     text, expected = "aspirin, chest pain, stent", ("chest pain", "aspirin", "coronary stent")
     assert split_entities("- aspirin\n- chest pain; stent.") == ["aspirin", "chest pain", "stent"]
@@ -152,6 +196,8 @@ def test_a_report_needs_more_of_its_findings_than_an_answer():
         ("V1", "V1", True),
         ("<think>V1", "", False),
         ("<answer>V1", "", False),
+        ("<answer>V1</answer> no, <answer>V2</answer>", "V2", True),
+        ("<THINK>hm</THINK>V1", "V1", True),
         ("", "", False),
     ],
 )
