@@ -78,8 +78,11 @@ class EcgGrade:
 
 
 def grade(answer: str, reference: Reference) -> EcgGrade:
-    """Grade ``answer``, the model's text without any reasoning, against ``reference``. An empty answer scores 0."""
-    if not answer.strip():
+    """Grade ``answer``, the model's text without any reasoning, against ``reference``.
+
+    An empty answer scores 0, and so does one that ends as a question: the question copied, with or without a verdict.
+    """
+    if not answer.strip() or answer.rstrip().endswith("?"):
         return EcgGrade(0.0, 0.0, 0.0)
     if reference.kind == "entities":
         f1 = entity_f1(split_entities(answer), reference.entities)

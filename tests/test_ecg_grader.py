@@ -164,6 +164,11 @@ def test_naming_all_alternatives_does_not_pay(question, reference, hedge):
     assert score(question, reference, hedge) < 0.2
 
 
+def test_the_question_copied_behind_a_verdict_does_not_pay():
+    question = "Would you expect that haloperidol prolongs the QT interval?"
+    assert score(question, "Yes, haloperidol prolongs the QT interval.", f"Yes, {question}") == 0
+
+
 @pytest.mark.parametrize("answer", ["0.12 s to 0.20 s", "120\u2014200 ms", "0.12\u20110.20 s", "200-120 ms"])
 def test_ranges_in_any_spelling(answer):
     assert score("What is the normal PR interval?", "The normal PR interval is 120 to 200 ms.", answer) > 0.9
