@@ -58,13 +58,7 @@ WEAK_KINDS = frozenset(
     + ("pericardial disease", "valve lesion", "conduction tissue", WAVE)
 )
 # Replaced even where the question names it.
-ASKED_KINDS = (
-    "wall",
-    "rhythm",
-    "conduction",
-    "electrolyte disorder",
-    "artery",
-)
+ASKED_KINDS = ("wall", "rhythm", "conduction", "electrolyte disorder", "artery", "drug")
 
 
 @dataclass(frozen=True)
@@ -111,9 +105,8 @@ def _with_meaning(value: float, known: float, answer: str, reading: Reading, ref
     meaning = similarity(answer[:MAX_CHARS], reference.text)
     if value < 1:
         question = similarity(reference.question, reference.text)
-        if (
-            meaning >= 0.5 and similarity(answer[:MAX_CHARS], reference.question) < 0.97
-        ):  # an echo means what the question does
+        echo = similarity(answer[:MAX_CHARS], reference.question) >= 0.97
+        if meaning >= 0.5 and not echo:
             value += MEANING_SHARE * _clip(0.5 + (meaning - question) / (1 - question + 1e-6))
         if reference.polarity and reading.polarity == reference.polarity and reading.words >= LEAST_REASON_WORDS:
             value = max(value, 0.1 + (POLARITY_SHARE - 0.1) * _clip((meaning - 0.3) / 0.3))

@@ -147,6 +147,18 @@ def test_every_file_is_read_into_context_question_and_answer(tmp_path, id):
     assert SCHEMA[id].kind == KINDS.get(id, "answer")
 
 
+def test_a_subject_is_one_whether_its_id_is_written_with_a_fraction_or_not(tmp_path):
+    data = write(tmp_path / "data", GRA=[changed("GRA", subject_id=7), changed("GRA", subject_id=7.0)])
+    records, _ = read_file(data / SCHEMA["GRA"].file, SCHEMA["GRA"])
+    assert {record.group for record in records} == {"subject_id 7"}
+
+
+def test_the_data_folder_is_never_the_output_folder(data):
+    with pytest.raises(InputError, match="is the --data_dir"):
+        main(["--data_dir", str(data), "--out_dir", str(data / ".." / data.name)])
+    assert not list(data.glob("*.parquet"))
+
+
 def test_the_schema_has_eleven_files():
     assert set(SCHEMA) == set(EXAMPLES) and len({schema.file for schema in SCHEMAS}) == len(SCHEMAS) == 11
 

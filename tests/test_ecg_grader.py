@@ -111,6 +111,23 @@ def test_other_leads_earn_nothing_however_short():
     assert score(WPW, WPW_ANSWER, "Leads V1, V2 and V3.") > 0.9
 
 
+def test_other_leads_contradict():
+    reference = load_reference(make_reference(WPW, WPW_ANSWER))
+    assert grade("It is seen in leads II, III and aVF.", reference).contradiction == 1
+    assert grade("It is seen in leads V1-V3.", reference).contradiction == 0
+
+
+def test_an_answer_to_another_question_is_cut():
+    question, reference = "How is heart failure treated?", "With diuretics, beta blockers and regular monitoring."
+    other = "Pacemaker batteries need regular monitoring, which the hospital's technician does during yearly visits."
+    assert score(question, reference, other) < 0.1
+
+
+@pytest.mark.parametrize("text", [f"{STUFFED}, beta blocker", "Give a beta blocker. " * 10])
+def test_lists_of_terms_and_repetition_earn_nothing(text):
+    assert score("What is given first?", "A beta blocker is the first choice.", text) == 0
+
+
 @pytest.mark.parametrize(
     "question, reference, right, wrong",
     [
@@ -156,6 +173,8 @@ def test_denying_what_a_no_explains_is_wrong():
          "It shows atrial fibrillation, atrial flutter, ventricular tachycardia or sinus rhythm."),
         ("Which artery supplies the inferior wall?", "The right coronary artery usually supplies the inferior wall.",
          "The RCA or the LAD or the LCX supplies the inferior wall."),
+        ("What is given first?", "Metoprolol is the first choice.",
+         "The first choice is metoprolol, or amiodarone, or flecainide, or digoxin, or verapamil."),
         ("Is the PR interval long in first-degree AV block?", "Yes, the PR interval is longer than 0.20 s.",
          "Yes and no, the PR interval is longer than 0.20 s."),
     ],
