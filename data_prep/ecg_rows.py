@@ -57,7 +57,7 @@ def grpo_row(question: Question, answer_shown: bool) -> dict[str, Any]:
     """One row as verl's RLHF dataset reads it; ``ground_truth`` is what ``reward_fns`` compares with."""
     turn, schema = question.turn, question.record.schema
     return {
-        "data_source": "ecg_expert_qa",
+        "data_source": f"ecg/{schema.id}",  # verl reports validation by data source
         "prompt": question.prompt,
         "ability": "ecg",
         "reward_model": {

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from data_prep.chat_template import chat_template_variables
 from data_prep.ehrsql_source import Question
 from data_prep.errors import InputError
 from reward_fns.answers import GOLD_FAILED, SELECT_1
@@ -39,7 +40,9 @@ class TokenCounter:
             raise InputError(f"the tokenizer {tokenizer} has no chat template; choose an instruct model's")
 
     def __call__(self, prompts: list[list[dict[str, str]]]) -> list[int]:
-        texts = self.tokenizer.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
+        texts = self.tokenizer.apply_chat_template(
+            prompts, add_generation_prompt=True, tokenize=False, **chat_template_variables()
+        )
         return [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 

@@ -35,7 +35,7 @@ FILES = {
     "CMD": "Cross modal diagnosis (ECG Text corresponding diagnosis).json",
     "MROD": "Medical inquiry, multiple rounds of dialogue between doctors and patients.json",
 }
-SHARES = {"EBK": 0.22, "CK": 0.28, "CD": 0.14, "PRTK": 0.05, "CMD": 0.17}  # of all questions; MROD has the rest
+SHARES = {"EBK": 0.28, "CK": 0.38, "CD": 0.16, "PRTK": 0.06, "CMD": 0.06}  # of all questions; MROD has the rest
 FEWEST = 100  # with fewer some kind of question would be missing
 
 
@@ -127,7 +127,7 @@ def figures(file: str, records: list[dict]) -> str:
     return f"{file}: {len(records)} records, {len(answers)} questions, {yes} yes, {no} no; {words:.1f} words an answer"
 
 
-def make_ecg(out_dir: str | Path, questions: int = 6000, seed: int = 0) -> dict[str, list[dict]]:
+def make_ecg(out_dir: str | Path, questions: int = 5000, seed: int = 0) -> dict[str, list[dict]]:
     """Write the files to ``out_dir``; return their records by file id.
 
     Raises:
@@ -151,7 +151,7 @@ def main(argv: list[str] | None = None) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--out_dir", required=True, help="folder for the JSON files")
-    parser.add_argument("--questions", type=int, default=6000, help="number of questions in all files together")
+    parser.add_argument("--questions", type=int, default=5000, help="number of questions in all files together")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random generator")
     args = parser.parse_args(argv)
     for file, records in make_ecg(args.out_dir, args.questions, args.seed).items():

@@ -27,6 +27,11 @@ def verl_config_dir() -> Path:
     return Path(spec.origin).parent / "trainer" / "config"
 
 
+def search_path() -> str:
+    """The Hydra override that lets a config of this repository extend one of verl's."""
+    return f"hydra.searchpath=[file://{verl_config_dir()}]"
+
+
 def compose_config(name: str, overrides: list[str]) -> DictConfig:
     """Compose ``configs/<name>.yaml`` with Hydra overrides.
 
@@ -35,7 +40,7 @@ def compose_config(name: str, overrides: list[str]) -> DictConfig:
     """
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base=None):
-            config = compose(name, [f"hydra.searchpath=[file://{verl_config_dir()}]", *overrides])
+            config = compose(name, [search_path(), *overrides])
         OmegaConf.to_container(config.recipe, resolve=True, throw_on_missing=True)
         return config
     except (HydraException, OmegaConfBaseException) as error:

@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_prep.atomic import atomic_output
+from data_prep.chat_template import chat_template_variables
 from data_prep.errors import InputError
 
 # The export is bfloat16, the policy float32: the mean difference that rounding makes is below this, in nats a token.
@@ -124,7 +125,9 @@ def verify(checkpoint: Path, start_model: str, exported_dir: Path, prompts: Path
     policy = load_policy(checkpoint, start_model)
     differences, from_start = [], []
     for messages in pd.read_parquet(prompts)["prompt"].head(num_prompts):
-        text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+        text = tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, tokenize=False, **chat_template_variables()
+        )
         ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)
         sequence = exported.generate(**ids, max_new_tokens=CONTINUATION_TOKENS, do_sample=False)[0]
         logprobs = token_logprobs(policy, sequence)
@@ -132,6 +135,7 @@ def verify(checkpoint: Path, start_model: str, exported_dir: Path, prompts: Path
         from_start.append((token_logprobs(start, sequence) - logprobs).abs())
     figures = {
         "checkpoint": str(checkpoint),
+        "start_model": start_model,
         "tensors": len(after),
         "tensors_changed": len(changed),
         "logprob_difference_mean": torch.cat(differences).mean().item(),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.chat_template import chat_template_variables
 from data_prep.errors import InputError
 
 
@@ -64,7 +65,9 @@ class Generator:
         Raises:
             InputError: a prompt and its response would not fit the model.
         """
-        texts = self.tokenizer.apply_chat_template(list(prompts), add_generation_prompt=True, tokenize=False)
+        texts = self.tokenizer.apply_chat_template(
+            list(prompts), add_generation_prompt=True, tokenize=False, **chat_template_variables()
+        )
         token_ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         length = max(map(len, token_ids)) + self.options.max_response_length
         if self.context_length and length > self.context_length:

@@ -1,7 +1,8 @@
 """Starts one of verl's trainers on a config of this repository.
 
-``python -m recipes.launch ehrsql_grpo|ehrsql_sft [override...]`` checks the Hydra overrides, sets the environment
-and becomes the trainer's process: ``verl.trainer.main_ppo``, or ``verl.trainer.sft_trainer`` under torchrun.
+``python -m recipes.launch CONFIG [override...]`` takes a file of ``configs/`` (``ehrsql_grpo``, ``ecg_sft`` ...), checks
+the Hydra overrides, sets the environment and becomes the trainer's process: ``recipes.monitored_trainer`` (verl's GRPO
+trainer with more metrics), or ``verl.trainer.sft_trainer`` under torchrun.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from data_prep.errors import InputError
 from recipes import hardware
-from recipes.config import CONFIG_DIR, compose_config
+from recipes.config import CONFIG_DIR, compose_config, search_path
 
 REPO = CONFIG_DIR.parent
 RAY_VARIABLES = "ray_kwargs.ray_init.runtime_env.env_vars"
@@ -61,7 +62,8 @@ def command(name: str, overrides: list[str]) -> tuple[list[str], dict[str, str]]
     if env.get("CUDA_VISIBLE_DEVICES") == "":
         del env["CUDA_VISIBLE_DEVICES"]  # Ray takes the empty string for "no GPU", also for a logical one
 
-    arguments = ["--config-dir", str(CONFIG_DIR), "--config-name", name]
+    # hydra.searchpath, not verl's own entry points alone: both trainers find verl's configs in the same way.
+    arguments = ["--config-dir", str(CONFIG_DIR), "--config-name", name, search_path()]
     if "actor_rollout_ref" not in config:
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nnodes=1"]
         torchrun += [f"--nproc_per_node={config.trainer.n_gpus_per_node}", "-m", "verl.trainer.sft_trainer"]
@@ -69,8 +71,10 @@ def command(name: str, overrides: list[str]) -> tuple[list[str], dict[str, str]]
         env = {key: value for key, value in env.items() if not key.startswith("RAY_EXPERIMENTAL_NOSET_")}
         return [sys.executable, *torchrun, *arguments, *overrides], env
 
-    recipe = name.removesuffix("_grpo")
-    defaults = [override("reward.custom_reward_function.path", REPO / "reward_fns" / f"{recipe}.py")]
+    # Workers run in folders of their own.
+    function = Path(config.reward.custom_reward_function.path).expanduser()
+    defaults = []
+    overrides = [*overrides, override("reward.custom_reward_function.path", REPO / function)]
     # Ray's processes on other nodes, or of a cluster that runs already, do not inherit this environment, and verl
     # hands these to Ray without resolving interpolations.
     defaults += [override(f"++{RAY_VARIABLES}.{key}", value) for key, value in variables.items()]
@@ -78,7 +82,7 @@ def command(name: str, overrides: list[str]) -> tuple[list[str], dict[str, str]]
         # Ray refuses resources when it joins a cluster, and variables that the job was submitted with.
         defaults += ["ray_kwargs.ray_init.num_cpus=null", "++ray_kwargs.ray_init.num_gpus=null"]
         env["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"
-    return [sys.executable, "-m", "verl.trainer.main_ppo", *arguments, *defaults, *overrides], env
+    return [sys.executable, "-m", "recipes.monitored_trainer", *arguments, *defaults, *overrides], env
 
 
 def _check(config: DictConfig, gpus: list[hardware.Gpu]) -> None:
@@ -88,7 +92,7 @@ def _check(config: DictConfig, gpus: list[hardware.Gpu]) -> None:
         files = config.data[key]
         for file in [files] if isinstance(files, str) else files or []:
             if not Path(file).expanduser().is_file():
-                raise InputError(f"no such file: {file}; make it with data_prep.ehrsql and set data.{key}")
+                raise InputError(f"no such file: {file}; make it with data_prep and set data.{key}")
 
 
 def _variables(config: DictConfig) -> dict[str, str]:
@@ -122,7 +126,7 @@ def launch(name: str, overrides: list[str]) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="a file of configs/ without its ending: ehrsql_grpo or ehrsql_sft")
+    parser.add_argument("config", help="a file of configs/ without its ending, e.g. ehrsql_grpo")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. preset=tiny trainer.save_freq=5")
     args = parser.parse_args(argv)
     load_dotenv(REPO / ".env")

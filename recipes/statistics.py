@@ -1,4 +1,4 @@
-"""Percentile bootstrap intervals over questions."""
+"""Percentile bootstrap intervals over questions, and p values for paired differences."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import numpy as np
 
 RESAMPLES = 10_000
 LEVEL = 0.95
+BLOCKS = 100  # resamples are drawn in that many blocks: all indices at once would take 80 kB a question
 
 
 def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
@@ -17,14 +18,28 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, f
     Raises:
         ValueError: there are no values.
     """
+    return _interval(_resampled_means(values, seed))
+
+
+def _resampled_means(values: Sequence[float], seed: int) -> np.ndarray:
+    """The means of 10,000 resamples, shape (RESAMPLES,)."""
     data = np.asarray(values, dtype=float)
     if data.ndim != 1 or not len(data):
         raise ValueError("an interval needs at least one value")
     generator = np.random.default_rng(seed)
-    # In 100 blocks: all indices at once would take 80 kB a question.
-    means = [data[generator.integers(len(data), size=(RESAMPLES // 100, len(data)))].mean(axis=1) for _ in range(100)]
+    size = (RESAMPLES // BLOCKS, len(data))
+    return np.concatenate([data[generator.integers(len(data), size=size)].mean(axis=1) for _ in range(BLOCKS)])
+
+
+def _interval(means: np.ndarray) -> tuple[float, float]:
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def _differences(before: Sequence[float], after: Sequence[float]) -> np.ndarray:
+    if len(before) != len(after):
+        raise ValueError(f"paired values differ in number: {len(before)} and {len(after)}")
+    return np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
 
 
 def paired_bootstrap(before: Sequence[float], after: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
@@ -33,8 +48,40 @@ def paired_bootstrap(before: Sequence[float], after: Sequence[float], seed: int 
     Raises:
         ValueError: the two differ in length, or are empty.
     """
-    if len(before) != len(after):
-        raise ValueError(f"paired values differ in number: {len(before)} and {len(after)}")
-    difference = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
-    low, high = bootstrap_interval(difference, seed)
-    return float(difference.mean()), low, high
+    differences = _differences(before, after)
+    low, high = bootstrap_interval(differences, seed)
+    return float(differences.mean()), low, high
+
+
+def paired_p_value(before: Sequence[float], after: Sequence[float], seed: int = 0) -> float:
+    """Two-sided p value of the mean of ``after - before`` against no difference, at least 1 / 10,001.
+
+    The share of resamples whose mean lies as far from the observed mean as the observed mean lies from 0: the
+    bootstrap distribution, shifted to 0, stands for no difference. The resamples are those of ``paired_bootstrap``.
+
+    Raises:
+        ValueError: the two differ in length, or are empty.
+    """
+    differences = _differences(before, after)
+    means = _resampled_means(differences, seed)
+    observed = differences.mean()
+    # The tolerance keeps a resample that repeats the data as extreme as the data, whatever the rounding.
+    extreme = np.abs(means - observed) >= abs(observed) - 1e-9 * max(1.0, abs(observed))
+    return float((1 + extreme.sum()) / (1 + RESAMPLES))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p values, in their order, corrected for their number by Holm's method (Holm 1979)."""
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def resampled_sums(data: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
+    """The sums of ``data`` (questions, columns) over each of ``resamples`` resamples: (resamples, columns)."""
+    generator = np.random.default_rng(seed)
+    drawn = (generator.integers(len(data), size=len(data)) for _ in range(resamples))
+    return np.stack([data[index].sum(axis=0) for index in drawn])

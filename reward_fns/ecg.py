@@ -19,6 +19,7 @@ Where the text holds ``<answer>...</answer>`` or ends a ``<think>`` block, only 
 
 import logging
 
+from reward_fns.ecg_facts import copied_share
 from reward_fns.ecg_grader import EcgGrade, grade
 from reward_fns.ecg_reference import load_reference
 
@@ -55,18 +56,20 @@ def compute_score(
     """Score one sample for verl, with the same keys every time; see the module docstring for the values.
 
     ``ground_truth`` is what ``reward_fns.ecg_reference.make_reference`` wrote. ``format_bonus`` is added to the score
-    of an answer that earns anything and is in an accepted form. ``length_tokens`` counts the answer's words. The other
-    arguments, which verl may pass, are unused. A text never raises.
+    of an answer that earns anything and is in an accepted form. ``length_tokens`` counts the answer's words,
+    ``copied`` is the share of its content words that stand in the question, ``judge_used`` is 0: it is
+    ``reward_fns.ecg_judge`` that has one. The other arguments, which verl may pass, are unused. A text never raises.
     """
     try:
         answer, format_ok = extract_answer(solution_str)
-        result = grade(answer, load_reference(ground_truth))
-        failed = 0.0
+        reference = load_reference(ground_truth)
+        result = grade(answer, reference)
+        copied, failed = copied_share(answer, reference.question), 0.0
     except Exception as error:  # an exception here would end the training run
         if str(error) not in _logged:
             _logged.add(str(error))
             logger.exception("the ECG grader failed; this is logged once")
-        answer, format_ok, result, failed = "", False, EcgGrade(0.0, 0.0, 0.0), 1.0
+        answer, format_ok, result, copied, failed = "", False, EcgGrade(0.0, 0.0, 0.0), 0.0, 1.0
     bonus = format_bonus if format_ok and result.correctness > 0 else 0.0
     return {
         "score": result.correctness + bonus,
@@ -76,5 +79,7 @@ def compute_score(
         "contradiction": result.contradiction,
         "format_ok": float(format_ok),
         "length_tokens": float(len(answer.split())),
+        "copied": copied,
+        "judge_used": 0.0,
         "grader_failed": failed,
     }

@@ -6,6 +6,7 @@ No statistical model is needed. One text of 40 words takes about a millisecond.
 """
 
 import functools
+import math
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import yaml
 from negspacy.negation import Negex
 from negspacy.termsets import termset
 from nltk.stem.snowball import SnowballStemmer
+from spacy.lang.en.stop_words import STOP_WORDS
 from spacy.language import Language
 from spacy.matcher import PhraseMatcher
 from spacy.tokens import Doc, Span
@@ -34,6 +36,7 @@ _LEAD_LIST = re.compile(
 _NO_LEADS = ("type", "class", "mobitz", "degree", "stage", "grade", "factor", "nyha")
 _RANGE = re.compile(r"[Vv]([1-9])\s*(?:-|to|through)\s*[Vv]([1-9])")
 _NUMBER = r"\d+(?:\.\d+)?"
+_SIGN = r"(?:[-+]|(?:minus|plus)\s)?"
 _UNITS = {
     "ms": ("time", 1e-3), "msec": ("time", 1e-3), "millisecond": ("time", 1e-3), "s": ("time", 1.0),
     "sec": ("time", 1.0), "second": ("time", 1.0), "minute": ("time", 60.0), "min": ("time", 60.0),
@@ -47,11 +50,37 @@ _UNITS = {
 }  # fmt: skip
 _UNIT = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))
 _QUANTITY = re.compile(
-    rf"(?<![\w.])(?P<low>{_NUMBER})(?:\s*(?:{_UNIT})?s?\s*(?:-|to|and)\s*(?P<high>{_NUMBER}))?\s*"
+    rf"(?<![\w.])(?P<low>{_SIGN}{_NUMBER})(?:\s*(?:{_UNIT})?s?\s*(?:-|to|and)\s*(?P<high>{_SIGN}{_NUMBER}))?\s*"
     rf"(?P<unit>{_UNIT})?s?(?![\w.]*\d|[a-z])",
     re.IGNORECASE,
 )
+# What stands before and after a number makes it a bound.
+_MOST = re.compile(
+    r"(?:(?:less|lower|shorter|smaller|fewer|(?:no|not) (?:more|longer|greater|higher)) than|below|under|up to|at most"
+    r"|not exceed(?:ing)?|(?:never|not) (?:above|over)|≤|<=?)(?: about| a| an)?\s*$",
+    re.IGNORECASE,
+)
+_LEAST = re.compile(
+    r"(?:(?:more|greater|longer|higher|larger|wider|(?:no|not) (?:less|shorter|lower)) than|above|over|beyond|at least"
+    r"|exceed(?:s|ing)?|(?:never|not) (?:below|under)|≥|>=?)(?: about| a| an)?\s*$",
+    re.IGNORECASE,
+)
+_OR_MORE = re.compile(r"\s*(?:or|and) (?:more|longer|greater|higher|above|over)\b", re.IGNORECASE)
+_OR_LESS = re.compile(r"\s*(?:or|and) (?:less|shorter|lower|below|under)\b", re.IGNORECASE)
+SIGNED = ("angle", "voltage", "number")
 DIMENSIONS = frozenset({dimension for dimension, _ in _UNITS.values()} | {"number"})
+FACTORS = {name: sorted({factor for other, factor in _UNITS.values() if other == name}) for name in DIMENSIONS}
+# What denies the leads or the number right after it, or the leads right before it. NegEx does it for terms.
+_NOT = re.compile(
+    r"\b(?:not|never|except|excluding|other than|apart from|rather than|instead of|spar(?:es?|ing))"
+    r"(?:\s+(?:for|leads?|the|seen|visible|found|present|shown|recorded|evident|apparent|noted|observed|located|best"
+    r"|well|in|on|at|by|from|of|be|exactly|usually|normally|affect(?:s|ing)?|involv(?:es?|ing)))*\s*$",
+    re.IGNORECASE,
+)
+_SPARED = re.compile(r"\s*(?:is|are|was|were) (?:not\b|never\b|spared|excluded|unaffected)", re.IGNORECASE)
+_BEFORE = 60  # characters before a number or lead that are looked at
+_OR = re.compile(r"\b(?:or|versus|vs)\b", re.IGNORECASE)
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 @dataclass(frozen=True)
@@ -59,8 +88,8 @@ class Fact:
     """``slot`` is what is said something about, facts with equal slots exclude or complete each other:
 
     a kind of the ontology (``rhythm``; value: the concept), ``lead``, ``direction <axis> <target>`` (value: ``+`` or
-    ``-``), a dimension such as ``time`` (value: ``<number> <number>`` in SI or the clinical unit), or ``word``, a
-    content word that the ontology does not know (value: its stem).
+    ``-``), a dimension such as ``time`` (value: ``<least> <most>`` in SI or the clinical unit, one of them infinite for
+    "less than" and "more than"), or ``word``, a content word that the ontology does not know (value: its stem).
     """
 
     slot: str
@@ -73,13 +102,18 @@ class Reading:
     """What a text says. ``facts`` in order, each once, with the number of the sentence that says it first.
 
     ``polarity`` is ``yes`` or ``no`` where the text begins so, else "". ``words`` counts words, ``function_words`` is
-    the share of words such as "the" and "is" among them.
+    the share of words such as "the" and "is" among them. ``branches`` are, for each sentence with an "or", the facts of
+    its parts between the "or"s; ``outright`` are the facts of the other sentences. ``hedge`` is the phrase by which the
+    text takes nothing or everything for true, or "".
     """
 
     facts: dict[Fact, int]
     polarity: str
     words: int
     function_words: float
+    branches: tuple[tuple[frozenset[Fact], ...], ...]
+    outright: frozenset[Fact]
+    hedge: str
 
 
 @functools.cache
@@ -126,6 +160,7 @@ class _Reader:
         for axis, (plus, minus) in ontology()["directions"].items():
             self._add((DIRECTION + axis, "+"), plus)
             self._add((DIRECTION + axis, "-"), minus)
+        self.capitals = frozenset(ontology()["capitals"])
         self.boilerplate = {stem(word) for word in ontology()["boilerplate"].split()}
         triggers, more = termset("en_clinical").get_patterns(), ontology()["negation"]
         triggers = {name: [*phrases] for name, phrases in triggers.items()}
@@ -141,7 +176,11 @@ class _Reader:
 
     def spans(self, text: str) -> tuple[Doc, list[Span]]:
         doc = self.nlp(text)
-        matches = [Span(doc, start, end, label=key) for key, start, end in self.matcher(doc)]
+        matches = [
+            Span(doc, start, end, label=key)
+            for key, start, end in self.matcher(doc)
+            if end - start > 1 or doc[start].norm_ not in self.capitals or doc[start].text.rstrip("s").isupper()
+        ]
         spans = spacy.util.filter_spans(matches)
         taken = {token.i for span in spans for token in span}
         spans += [
@@ -165,29 +204,67 @@ def _reader() -> _Reader:
 def read(text: str) -> Reading:
     """The facts of ``text``. Texts over ``MAX_CHARS`` are cut. Equal texts are read once."""
     text = _clean(text[:MAX_CHARS])
+    facts, doc = _facts(text)
+    words = [token for token in doc if token.is_alpha or token.like_num]
+    lower = text.lower()
+    branches, outright = _branches(text, facts)
+    return Reading(
+        facts=facts,
+        polarity=polarity(text),
+        words=len(words),
+        function_words=sum(token.is_stop for token in words) / max(1, len(words)),
+        branches=branches,
+        outright=outright,
+        hedge=next((phrase for phrase in ontology()["hedges"] if phrase in lower), ""),
+    )
+
+
+def _branches(text: str, facts: dict[Fact, int]) -> tuple[tuple[tuple[frozenset[Fact], ...], ...], frozenset[Fact]]:
+    """``branches`` and ``outright`` of a reading; a part's fact that the whole text does not hold is an artefact.
+
+    But what a direction is about may stand in another part, and differs.
+    """
+    sentences = SENTENCE_END.split(text)
+    split = [sentence for sentence in sentences if _OR.search(sentence)]
+    if not split:
+        return (), frozenset(facts)
+    rest = " ".join(sentence for sentence in sentences if not _OR.search(sentence))
+    parts = (tuple(_facts(part)[0] for part in _OR.split(sentence)) for sentence in split)
+    branches = (
+        tuple(frozenset(fact for fact in part if fact in facts or fact.slot.startswith(DIRECTION)) for part in sentence)
+        for sentence in parts
+    )
+    return tuple(branches), frozenset(_facts(rest)[0])
+
+
+def _facts(text: str) -> tuple[dict[Fact, int], Doc]:
+    """The facts of a clean text with the number of the sentence that says each first, and the parsed text."""
     reader = _reader()
-    verdict = polarity(text)
     # "No, it shortens QT" denies nothing after the comma.
     doc, spans = reader.spans(_plain(_VERDICT.sub("", text)))
     facts: dict[Fact, int] = {}
-    sentence = {token.i: number for number, sent in enumerate(doc.sents) for token in sent}
+    sentence = [number for number, sent in enumerate(doc.sents) for _ in range(sent.start, sent.end)]
     for position, span in enumerate(spans):
         slot, value = reader.labels.get(span.label_, (WORD, span[0].norm_))
         negated = bool(span._.negex)
         if slot.startswith(DIRECTION):
             slot = f"{slot} {_target(position, spans, sentence, reader.labels)}"
         facts.setdefault(Fact(slot, value, negated), sentence[span.start])
-    for lead in leads(text):
-        facts.setdefault(Fact(LEAD, lead), 0)
-    for slot, value in quantities(text):
-        facts.setdefault(Fact(slot, value), 0)
-    words = [token for token in doc if token.is_alpha or token.like_num]
-    return Reading(
-        facts=facts,
-        polarity=verdict,
-        words=len(words),
-        function_words=sum(token.is_stop for token in words) / max(1, len(words)),
-    )
+    for fact in (*leads(text), *quantities(text)):
+        facts.setdefault(fact, 0)
+    return facts, doc
+
+
+def copied_share(text: str, source: str) -> float:
+    """Share of the content words of ``text`` that stand in ``source``, by their stems; 0 for a text without any."""
+    words = _content_words(text)
+    known = set(_content_words(source))
+    return sum(word in known for word in words) / max(1, len(words))
+
+
+def _content_words(text: str) -> list[str]:
+    words = re.findall(r"[a-z0-9]+", _plain(_clean(text[:MAX_CHARS])).lower())
+    return [stem(word) for word in words if word not in STOP_WORDS]
 
 
 _BRITISH = {
@@ -225,7 +302,7 @@ def polarity(text: str) -> str:
     return max(found, default=(0, ""))[1]
 
 
-def _target(position: int, spans: list[Span], sentence: dict[int, int], labels: dict) -> str:
+def _target(position: int, spans: list[Span], sentence: list[int], labels: dict) -> str:
     """What a direction is about: the nearest wave or interval, else the nearest other term, of the sentence."""
     span = spans[position]
     best, rank = "", (2, 99)
@@ -239,9 +316,9 @@ def _target(position: int, spans: list[Span], sentence: dict[int, int], labels: 
     return best
 
 
-def leads(text: str) -> list[str]:
+def leads(text: str) -> list[Fact]:
     """The leads that a text names, ranges such as V1-V3 written out. A lone I, II or III needs the word lead."""
-    found: list[str] = []
+    found: list[Fact] = []
     for match in _LEAD_LIST.finditer(text):
         intro = (match["intro"] or "").strip().lower()
         items = re.findall(_LEAD, match["list"])
@@ -249,17 +326,38 @@ def leads(text: str) -> list[str]:
             continue
         for first, last in _RANGE.findall(match["list"]):
             items += [f"V{number}" for number in range(int(first), int(last) + 1)]
-        found += [f"aV{item[2].upper()}" if item[1:2] in "vV" and len(item) == 3 and item[0] in "aA" else item.upper()
-                  if item[0] in "vV" else item for item in items]  # fmt: skip
+        negated = bool(_NOT.search(_before(text, match.start())) or _SPARED.match(text, match.end()))
+        found += [Fact(LEAD, _lead_name(item), negated) for item in items]
     return list(dict.fromkeys(found))
 
 
-def quantities(text: str) -> list[tuple[str, str]]:
-    """(dimension, "low high") of each number: converted to one unit a dimension; ``number`` where no unit follows."""
+def _lead_name(text: str) -> str:
+    if text[0] in "aA":
+        return f"aV{text[2].upper()}"
+    return text.upper()
+
+
+def _before(text: str, position: int) -> str:
+    return text[max(0, position - _BEFORE) : position]
+
+
+def quantities(text: str) -> list[Fact]:
+    """The numbers of a text, converted to one unit a dimension; ``number`` is that of those without a unit."""
     found = []
     for match in _QUANTITY.finditer(text):
         dimension, factor = _UNITS.get((match["unit"] or "").lower(), ("number", 1.0))
-        low = float(match["low"]) * factor
-        high = float(match["high"]) * factor if match["high"] else low
-        found.append((dimension, f"{min(low, high):g} {max(low, high):g}"))
+        ends = [_signed(match[name], dimension) * factor for name in ("low", "high") if match[name]]
+        low, high = min(ends), max(ends)
+        before = _before(text, match.start())
+        if _MOST.search(before) or _OR_LESS.match(text, match.end()):
+            low = -math.inf
+        elif _LEAST.search(before) or _OR_MORE.match(text, match.end()):
+            high = math.inf
+        found.append(Fact(dimension, f"{low:g} {high:g}", negated=bool(_NOT.search(before))))
     return found
+
+
+def _signed(number: str, dimension: str) -> float:
+    """A depression of -2 mm and one of 2 mm are the same; an axis of -30 degrees is none of 30."""
+    value = float(re.sub(r"plus\s|\+", "", re.sub(r"minus\s", "-", number.lower())))
+    return value if dimension in SIGNED else abs(value)

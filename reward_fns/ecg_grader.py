@@ -11,16 +11,21 @@ The thresholds were chosen on 160 questions of ECG-Expert-QA with right and wron
 (tests/test_ecg_grader.py measures them).
 """
 
+import math
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 from rapidfuzz import fuzz, utils
 
 from reward_fns.ecg_facts import (
     DIMENSIONS,
     DIRECTION,
+    FACTORS,
     LEAD,
     MAX_CHARS,
+    SENTENCE_END,
     WAVE,
     WORD,
     Fact,
@@ -30,18 +35,26 @@ from reward_fns.ecg_facts import (
     read,
 )
 from reward_fns.ecg_reference import Reference
-from reward_fns.ecg_similarity import similarity
+from reward_fns.ecg_similarity import embed
 
 FULL_COVERAGE = 0.45
+STRAY = 1.5  # exponent of that share: a fact or two hit by chance earn little
 FINDINGS_COVERAGE = 0.8  # of a report, which is meant to be complete
 KEY_CONTRADICTION = 0.9
 CONTRADICTED = 0.05
 DENIED = 0.1  # share of the common facts that an answer may deny by accident of scope
 DENIED_IN_DENIAL = 0.5  # the same where the reference itself denies something, or yes or no agrees
 TOLERANCE = 0.05  # of a number
+OVERLAP = 0.8  # of two ranges that agree, of the wider one
 SAME_ENTITY = 85  # of 100, rapidfuzz's ratio of the sorted words
 MEANING_SHARE = 0.3  # the most that similarity in meaning adds
-POLARITY_SHARE = 0.7  # the most that the right yes or no earns, with the reference's meaning
+ADDED = 0.15, 0.5  # similarity of what answer and reference add to the question that counts not at all, and in full
+ADDED_SIZE = 0.4  # length, of 1, of what an answer must add at least for that
+KNOWN_ENOUGH = 0.6  # of the reference's facts in the ontology, for an answer to be on topic
+VERDICT, POLARITY_SHARE = 0.05, 0.7  # what the right yes or no earns with any reason, and with the reference's meaning
+LITTLE = 0.6  # weight of what a reference adds to a question, below which its yes or no is most of it
+NO_VERDICT = 0.3  # share of the coverage that is left without one there
+RESTATED = 0.1  # coverage by the question's own facts behind the right yes or no
 ON_TOPIC = 0.28, 0.48  # similarity to the reference below and above which an answer is off and on topic
 TELEGRAM_WORDS, TELEGRAM_FUNCTION_WORDS = 20, 0.12  # a list of terms this long without grammar is stuffing
 LEAST_REASON_WORDS = 5  # with yes or no
@@ -59,6 +72,13 @@ WEAK_KINDS = frozenset(
 )
 # Replaced even where the question names it.
 ASKED_KINDS = ("wall", "rhythm", "conduction", "electrolyte disorder", "artery", "drug")
+# Naming two of them with an "or" between leaves open what was asked.
+EXCLUSIVE_KINDS = frozenset(
+    ASKED_KINDS
+    + ("electrolyte", "chamber", "valve", "valve lesion", "valve disease", "thyroid", "temperature", "pace")
+    + ("side of axis", "channelopathy", "cardiomyopathy", "infarction type", "ejection fraction", "conduction tissue")
+)
+OR_ANOTHER_DRUG = 0.6  # right answers name several
 
 
 @dataclass(frozen=True)
@@ -76,6 +96,8 @@ def grade(answer: str, reference: Reference) -> EcgGrade:
 
     An empty answer scores 0, and so does one that ends as a question: the question copied, with or without a verdict.
     """
+    if reference.kind != "entities":
+        answer = _said_once(answer, reference.question)
     if not answer.strip() or answer.rstrip().endswith("?"):
         return EcgGrade(0.0, 0.0, 0.0)
     if reference.kind == "entities":
@@ -92,27 +114,50 @@ def grade(answer: str, reference: Reference) -> EcgGrade:
     if _stuffed(answer, reading):
         return EcgGrade(0.0, coverage, worst, reasons)
     full = FINDINGS_COVERAGE if reference.kind == "findings" else FULL_COVERAGE
-    value = _with_meaning(min(1.0, coverage / full), match.known_coverage(), answer, reading, reference)
+    value = _with_meaning(min(1.0, coverage / full) ** STRAY, match.known_coverage(), answer, reading, reference)
     return EcgGrade(value * (1 - worst) ** 2, coverage, worst, reasons)
 
 
+def _said_once(answer: str, question: str) -> str:
+    """``answer`` without the question, where it is copied, and with each sentence once: neither adds anything."""
+    sentences = SENTENCE_END.split(answer.replace(question, " ") if question else answer)
+    return " ".join(dict.fromkeys(sentence.strip() for sentence in sentences))
+
+
 def _with_meaning(value: float, known: float, answer: str, reading: Reading, reference: Reference) -> float:
-    """``value`` of the facts, raised for an answer that means what the reference does, cut for one off topic.
+    """``value`` of the facts, raised for an answer that adds to the question what the reference does, cut if off topic.
 
     A short answer such as "0.12-0.20 s" has little meaning by itself: what it holds of the ontology's facts, ``known``,
-    tells the topic as well.
+    tells the topic as well. Where they say all, nothing is embedded, which takes most of the time.
     """
-    meaning = similarity(answer[:MAX_CHARS], reference.text)
+    known = min(1.0, known / (FULL_COVERAGE if reading.words <= SHORT_WORDS else KNOWN_ENOUGH))
+    if value >= 1 and known >= 1:
+        return 1.0
+    vector = embed(answer[:MAX_CHARS])
+    meaning = float(vector @ reference.text_embedding)
     if value < 1:
-        question = similarity(reference.question, reference.text)
-        echo = similarity(answer[:MAX_CHARS], reference.question) >= 0.97
-        if meaning >= 0.5 and not echo:
-            value += MEANING_SHARE * _clip(0.5 + (meaning - question) / (1 - question + 1e-6))
+        low, high = ADDED
+        added = _clip((_added_meaning(vector, reference) - low) / (high - low))
+        if meaning >= 0.5:
+            value += MEANING_SHARE * added
         if reference.polarity and reading.polarity == reference.polarity and reading.words >= LEAST_REASON_WORDS:
-            value = max(value, 0.1 + (POLARITY_SHARE - 0.1) * _clip((meaning - 0.3) / 0.3))
+            value = max(value, VERDICT + (POLARITY_SHARE - VERDICT) * added)
     off, on = ON_TOPIC
     topic = _clip((meaning - off) / (on - off))
     return min(1.0, value) * (max(known, topic) if reading.words <= SHORT_WORDS else topic)
+
+
+def _added_meaning(vector: np.ndarray, reference: Reference) -> float:
+    """The cosine of what the answer and the reference add to the question: what is orthogonal to its embedding.
+
+    The question restated adds next to nothing, however near it is to the reference.
+    """
+    question = reference.question_embedding
+    added = vector - (vector @ question) * question
+    wanted = reference.text_embedding - (reference.text_embedding @ question) * question
+    size = float(np.linalg.norm(added))
+    cosine = float(added @ wanted) / (size * float(np.linalg.norm(wanted)) + 1e-6)
+    return cosine * min(1.0, size / ADDED_SIZE)
 
 
 def _clip(value: float) -> float:
@@ -159,22 +204,24 @@ class _Match:
         self.by_slot: dict[str, list[Fact]] = defaultdict(list)
         for fact in self.facts:
             self.by_slot[fact.slot].append(fact)
-        leads_of = ontology()["leads_of"]
-        self.wall_leads = {lead for fact in self.by_slot["wall"] if not fact.negated for lead in leads_of[fact.value]}
         self.weights = {**reference.novel, **reference.given}
+        self.asked = {(fact.slot, fact.value) for fact in reference.question_facts}
+        self.wall_leads = _leads_of(self.by_slot["wall"])
+        # A wall that the question names says nothing of the leads that it asks for.
+        self.said_leads = _leads_of(wall for wall in self.by_slot["wall"] if (wall.slot, wall.value) not in self.asked)
         self.held = {fact: self._holds(fact) for fact in self.weights}
-        self.known = {(fact.slot, fact.value) for fact in (*self.weights, *reference.question_facts)}
+        self.known = self.asked | {(fact.slot, fact.value) for fact in self.weights}
 
     def _holds(self, fact: Fact) -> float:
         """1 if the answer says ``fact``, -1 if it denies it, 0.5 for its direction without its target, else 0."""
-        if fact in self.facts or fact.slot == LEAD and fact.value in self.wall_leads:
+        if fact in self.facts or fact.slot == LEAD and fact.value in self.said_leads:
             return 1
         if Fact(fact.slot, fact.value, not fact.negated) in self.facts:
             return -1
-        if fact.slot in DIMENSIONS and any(_near(other.value, fact.value) for other in self.by_slot[fact.slot]):
-            return 1
         for other in self.facts:
-            if _related(other.value, fact.value):
+            # The class of a drug that the question names is not said by the drug's name.
+            related = _related(other.value, fact.value) and (other.slot, other.value) not in self.asked
+            if related or _same_quantity(other, fact):
                 return 1 if other.negated == fact.negated else -1
         if fact.slot.startswith(DIRECTION):
             same = (other for other in self._axis(fact) if (other.value, other.negated) == (fact.value, fact.negated))
@@ -189,17 +236,25 @@ class _Match:
     def coverage(self) -> float:
         """Weighted share of the novel facts that the answer says.
 
-        Of all, where the question holds nearly all and asks whether they are so: then the right yes or no is needed.
+        Where the question holds nearly all and asks whether they are so, the right yes or no with them counts too, and
+        where it holds all, they are all there is.
         """
-        facts = self.reference.novel
-        if sum(facts.values()) < 0.6 and self.reading.polarity == self.reference.polarity:
-            facts = self.weights
-        total = sum(facts.values())
-        return sum(weight * max(self.held[fact], 0) for fact, weight in facts.items()) / total if total else 0.0
+        novel, verdict = self.reference.novel, self.reference.polarity
+        restated = self._share(self.weights)
+        if verdict and self.reading.polarity != verdict:
+            restated = 0.0
+        if not novel:
+            return restated
+        share = self._share(novel)
+        if verdict and sum(novel.values()) < LITTLE:
+            share = share + (1 - share) * RESTATED * restated if self.reading.polarity else share * NO_VERDICT
+        return share
 
     def known_coverage(self) -> float:
         """The same for the novel facts that the ontology knows; 0 where there are none."""
-        facts = {fact: weight for fact, weight in self.reference.novel.items() if fact.slot != WORD}
+        return self._share({fact: weight for fact, weight in self.reference.novel.items() if fact.slot != WORD})
+
+    def _share(self, facts: dict[Fact, float]) -> float:
         total = sum(facts.values())
         return sum(weight * max(self.held[fact], 0) for fact, weight in facts.items()) / total if total else 0.0
 
@@ -208,6 +263,8 @@ class _Match:
         agrees = self.reading.polarity == self.reference.polarity
         if self.reference.polarity and self.reading.polarity and not agrees:
             yield 1.0, f"{self.reading.polarity} for {self.reference.polarity}"
+        if self.reading.hedge and self.reading.hedge not in self.reference.text.lower():
+            yield 1.0, f"hedged: {self.reading.hedge}"
         shared = sum(weight for fact, weight in self.weights.items() if self.held[fact])
         denied = sum(weight for fact, weight in self.weights.items() if self.held[fact] < 0)
         lenient = any(fact.negated for fact in self.weights) or self.reference.polarity and agrees
@@ -219,11 +276,14 @@ class _Match:
                 slots[fact.slot][fact] = weight
         for slot, facts in slots.items():
             if slot.startswith(DIRECTION):
+                yield from self._this_way_or_that(slot)
                 yield from self._turned_round(slot, facts)
                 continue
             if slot not in ASKED_KINDS:
                 facts = {fact: weight for fact, weight in facts.items() if fact in self.reference.novel}
             if facts:
+                if slot == LEAD or slot in DIMENSIONS or slot in EXCLUSIVE_KINDS:
+                    yield from self._this_or_that(slot, facts)
                 yield from self._other_leads(facts) if slot == LEAD else self._replaced(slot, facts)
 
     def _turned_round(self, slot: str, facts: dict[Fact, float]):
@@ -245,9 +305,23 @@ class _Match:
             if len(wanted) == 1 and said and not said & wanted:
                 yield ELSEWHERE * weight, f"opposite {axis}"
 
+    def _this_way_or_that(self, slot: str):
+        """Parts of a sentence, with "or" between them, that say opposite directions of the same thing."""
+        _, axis, target = slot.split(" ", 2)
+        if axis not in STRONG_AXES:
+            return
+        for parts in self.reading.branches:
+            # "It shortens" leaves open what, and the other part says it.
+            near = [
+                {fact.value for fact in part if fact.slot in (f"{DIRECTION}{axis} ", slot) and not fact.negated}
+                for part in parts
+            ]
+            if {"+"} in near and {"-"} in near:
+                yield 1.0, f"either {axis} of {target}"
+
     def _other_leads(self, facts: dict[Fact, float]):
         wanted = {fact.value for fact in facts}
-        said = {fact.value for fact in self.by_slot[LEAD]} or self.wall_leads
+        said = {fact.value for fact in self.by_slot[LEAD] if not fact.negated} or self.wall_leads
         if said and not said & wanted:
             yield 1.0, f"leads {', '.join(sorted(said))} for {', '.join(sorted(wanted))}"
         elif said - wanted and len(said & wanted) < 0.5 * len(said | wanted):
@@ -258,10 +332,7 @@ class _Match:
         extra = [
             other.value
             for other in self.by_slot[slot]
-            if not other.negated
-            and (other.slot, other.value) not in self.known
-            and not any(_related(other.value, fact.value) for fact in facts)
-            and not (slot in DIMENSIONS and any(_near(other.value, fact.value) for fact in facts))
+            if not other.negated and (other.slot, other.value) not in self.known and not self._says(other, facts)
         ]
         if missing and extra:
             size = max(missing.values()) * (1.0 if len(missing) == len(facts) else PART_REPLACED)
@@ -269,6 +340,36 @@ class _Match:
             yield size * (WEAK_KIND if slot in WEAK_KINDS else 1.0), f"{slot}: {', '.join(extra)} for {named}"
         elif slot in ASKED_KINDS:
             yield from self._alternatives(slot, facts, extra)
+
+    def _this_or_that(self, slot: str, facts: dict[Fact, float]):
+        """Parts of a sentence, with "or" between them, of which one names the reference's and one something else."""
+        if any(self._says(fact, facts) for fact in self.reading.outright):
+            return
+        for parts in self.reading.branches:
+            right = [any(self._says(fact, facts) for fact in part) for part in parts]
+            others = [
+                name
+                for part, also_right in zip(parts, right, strict=True)
+                if not also_right
+                for name in self._others(part, slot)
+            ]
+            if any(right) and others:
+                size = OR_ANOTHER_DRUG if slot == "drug" else 1.0
+                yield size, f"{slot}: {', '.join(others)} or the right one"
+
+    def _says(self, fact: Fact, facts: Iterable[Fact]) -> bool:
+        """Whether ``fact`` is one of ``facts``, or one of its class."""
+        return any(
+            fact == other or not fact.negated and (_related(fact.value, other.value) or _same_quantity(fact, other))
+            for other in facts
+        )
+
+    def _others(self, part: frozenset[Fact], slot: str) -> list[str]:
+        """What a part of a sentence names of the slot that neither the reference nor the question does."""
+        named = {fact.value for fact in part if fact.slot == slot and not fact.negated}
+        if slot == LEAD:
+            named |= _leads_of(fact for fact in part if fact.slot == "wall")
+        return sorted(name for name in named if (slot, name) not in self.known)
 
     def _alternatives(self, slot: str, facts: dict[Fact, float], extra: list[str]):
         """Others of the kind in the sentence that names the reference's: it is this, that or the other."""
@@ -280,19 +381,46 @@ class _Match:
             yield share if len(others) > 1 else share / 2, f"{slot}: {', '.join(others)} besides"
 
 
+def _leads_of(walls: Iterable[Fact]) -> set[str]:
+    """The leads that look at the walls that are not denied."""
+    return {lead for wall in walls if not wall.negated for lead in ontology()["leads_of"][wall.value]}
+
+
 def _related(concept: str, other: str) -> bool:
     """One is a class of the ontology, the other a member."""
     return other in members().get(concept, ()) or concept in members().get(other, ())
 
 
-def _near(value: str, other: str) -> bool:
-    """Whether two quantities ("low high") agree within the tolerance, or their ranges overlap by half."""
-    (low, high), (other_low, other_high) = (map(float, pair.split()) for pair in (value, other))
-    if all(abs(a - b) <= TOLERANCE * max(abs(a), abs(b)) for a, b in ((low, other_low), (high, other_high))):
+def _same_quantity(fact: Fact, other: Fact) -> bool:
+    """Whether two facts are quantities that agree; one without a unit may be in any unit of the other's dimension."""
+    if not {fact.slot, other.slot} <= DIMENSIONS:
+        return False
+    if fact.slot == other.slot:
+        return _near(_ends(fact), _ends(other))
+    if "number" not in (fact.slot, other.slot):
+        return False
+    bare, full = (fact, other) if fact.slot == "number" else (other, fact)
+    return any(_near([end * factor for end in _ends(bare)], _ends(full)) for factor in FACTORS[full.slot])
+
+
+def _ends(fact: Fact) -> list[float]:
+    return [float(end) for end in fact.value.split()]
+
+
+def _near(ends: list[float], other_ends: list[float]) -> bool:
+    """Whether two ranges (least, most) agree within the tolerance, or overlap nearly all.
+
+    A bound such as "over 120 ms" agrees with the same bound, and with a number or range that ends there.
+    """
+    (low, high), (other_low, other_high) = ends, other_ends
+    same_low, same_high = _close(low, other_low), _close(high, other_high)
+    if not all(map(math.isfinite, (*ends, *other_ends))):
+        return same_low and math.isfinite(low) or same_high and math.isfinite(high)
+    if same_low and same_high:
         return True
-    overlap = min(high, other_high) - max(low, other_low)
-    return (
-        overlap >= 0
-        and max(high - low, other_high - other_low) > 0
-        and overlap >= 0.5 * max(high - low, other_high - other_low)
-    )
+    widest = max(high - low, other_high - other_low)
+    return widest > 0 and min(high, other_high) - max(low, other_low) >= OVERLAP * widest
+
+
+def _close(value: float, other: float) -> bool:
+    return value == other or abs(value - other) <= TOLERANCE * min(abs(value), abs(other))

@@ -4,7 +4,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reward_fns.ecg_facts import WORD, Fact, read
+import numpy as np
+
+from reward_fns.ecg_facts import MAX_CHARS, WORD, Fact, read
+from reward_fns.ecg_similarity import embed, pack, unpack
 
 KINDS = ("answer", "entities", "findings")
 KEY_SENTENCE = 1.0  # weight of what the first sentence says
@@ -18,7 +21,8 @@ class Reference:
 
     ``novel`` are those that the question does not hold already: they are what an answer can cover. ``given`` are the
     others: an answer earns nothing for them, but may contradict them. ``polarity`` is ``yes``, ``no`` or "".
-    ``entities`` is the set that an answer of kind ``entities`` must list.
+    ``entities`` is the set that an answer of kind ``entities`` must list; it alone is compared for that kind, whose
+    embeddings are None. ``question_embedding`` and ``text_embedding`` are those of ``reward_fns.ecg_similarity.embed``.
     """
 
     kind: str
@@ -28,7 +32,9 @@ class Reference:
     given: dict[Fact, float]
     polarity: str
     question_facts: frozenset[Fact]
-    entities: tuple[str, ...] = ()
+    entities: tuple[str, ...]
+    question_embedding: np.ndarray | None
+    text_embedding: np.ndarray | None
 
 
 def make_reference(question: str, answer: str, kind: str = "answer", entities: Sequence[str] = ()) -> str:
@@ -52,8 +58,14 @@ def make_reference(question: str, answer: str, kind: str = "answer", entities: S
         "facts": facts,
         "asked": sorted(asked),
         "entities": list(entities),
+        "question_embedding": _packed(question, kind),
+        "text_embedding": _packed(answer, kind),
     }
     return json.dumps(content, ensure_ascii=False)
+
+
+def _packed(text: str, kind: str) -> str | None:
+    return None if kind == "entities" else pack(embed(text[:MAX_CHARS]))
 
 
 def load_reference(ground_truth: str) -> Reference:
@@ -75,4 +87,10 @@ def load_reference(ground_truth: str) -> Reference:
         polarity=content["polarity"],
         question_facts=frozenset(Fact(slot, value) for slot, value in content["asked"]),
         entities=tuple(content["entities"]),
+        question_embedding=_unpacked(content["question_embedding"], content["kind"]),
+        text_embedding=_unpacked(content["text_embedding"], content["kind"]),
     )
+
+
+def _unpacked(packed: str | None, kind: str) -> np.ndarray | None:
+    return None if kind == "entities" else unpack(packed)

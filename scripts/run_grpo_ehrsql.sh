@@ -7,25 +7,15 @@ set -euo pipefail
 source "$(dirname "$0")/ehrsql.sh"
 NUM_SAMPLES=${NUM_SAMPLES:-} # test questions of the evaluations; empty: all
 
-GRPO=(ehrsql_grpo "${CHOICES[@]}" ${HARDWARE_CONFIG:+hardware="$HARDWARE_CONFIG"})
 [[ "$NUM_SAMPLES" =~ ^([1-9][0-9]*)?$ ]] || die "NUM_SAMPLES=$NUM_SAMPLES: give a number of test questions, or nothing for all"
-ehrsql_start "${GRPO[@]}" ${OVERRIDES[@]+"${OVERRIDES[@]}"}
+recipe_start "${GRPO[@]}" ${OVERRIDES[@]+"${OVERRIDES[@]}"}
 ehrsql_data
 case "$RECIPE_SFT_ENABLED" in
-  True) ehrsql_sft ;;
+  True) train_sft "$PARQUET/valid.parquet" ;;
   False) ;;
   *) die "recipe.sft.enabled=$RECIPE_SFT_ENABLED: use true or false" ;;
 esac
-
-training_stage grpo "$OUTPUT_DIR/grpo" python -m recipes.launch "${GRPO[@]}" \
-  data.train_files="$PARQUET/train.parquet" \
-  data.val_files="$PARQUET/valid.parquet" \
-  data.seed="$SEED" \
-  actor_rollout_ref.model.path="$START_MODEL" \
-  trainer.default_local_dir="$OUTPUT_DIR/grpo" \
-  ${OVERRIDES[@]+"${OVERRIDES[@]}"}
-stage export_grpo python -m recipes.export --checkpoint_dir "$OUTPUT_DIR/grpo" --start_model "$START_MODEL" \
-  --prompts "$PARQUET/valid.parquet" --out_dir "$MODELS/grpo"
+train_grpo "$PARQUET/train.parquet" "$PARQUET/valid.parquet" ${OVERRIDES[@]+"${OVERRIDES[@]}"}
 
 TEST_SET=$PARQUET/test.parquet
 [ -f "$TEST_SET" ] || TEST_SET=$PARQUET/valid.parquet # EHRSQL's test labels may be missing

@@ -5,7 +5,7 @@
 set -euo pipefail
 source "$(dirname "$0")/ehrsql.sh"
 
-ehrsql_start ehrsql_sft "${CHOICES[@]}" ${OVERRIDES[@]+"${OVERRIDES[@]}"}
+recipe_start ehrsql_sft "${CHOICES[@]}" ${OVERRIDES[@]+"${OVERRIDES[@]}"}
 ehrsql_data
-ehrsql_sft ${OVERRIDES[@]+"${OVERRIDES[@]}"}
+train_sft "$PARQUET/valid.parquet" ${OVERRIDES[@]+"${OVERRIDES[@]}"}
 echo "model: $START_MODEL"

@@ -173,7 +173,8 @@ def test_rows_have_the_shape_that_verl_reads(tmp_path):
     ]
     for row in rows:
         assert set(row) == {"data_source", "prompt", "ability", "reward_model", "extra_info"}
-        assert (row["data_source"], row["ability"], row["reward_model"]["style"]) == ("ecg_expert_qa", "ecg", "rule")
+        assert (row["ability"], row["reward_model"]["style"]) == ("ecg", "rule")
+        assert row["data_source"] == f"ecg/{row['extra_info']['category']}"
         json.loads(row["reward_model"]["ground_truth"])
         assert set(row["extra_info"]) == {"id", "split", "category", "question", "reference", "group"}
         assert row["prompt"][0] == {"role": "system", "content": SYSTEM}

@@ -7,9 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep.errors import InputError
+from recipes.ehrsql_evaluation_data import read_rows
+from recipes.ehrsql_evaluation_metrics import Sample, summarize
 from recipes.evaluate import evaluate, parser
-from recipes.evaluation_data import choose_rows, load_rows
-from recipes.evaluation_metrics import Sample, summarize
+from recipes.evaluation_rows import choose_rows
 from recipes.generation import GenerationOptions, Generator, Response
 from reward_fns.answers import ABSTAIN, GOLD_FAILED, canonical_answer
 
@@ -95,6 +96,7 @@ def test_a_whole_evaluation(tmp_path, dataset, capsys):
     results = json.loads((folder / "results.json").read_text())
     assert results["config"]["model_name"] == "org/model"
     assert results["config"]["dataset_path"] == str(dataset)
+    assert results["config"]["recipe"] == "ehrsql"
 
     samples = {sample["id"]: Sample(**sample) for sample in results["samples"]}
     assert list(samples) == ["women", "men", "first", "all", "shoe", "hat", "gone"]
@@ -216,10 +218,10 @@ def test_data_json(tmp_path, db):
         "What is the shoe size of patient 1?": "null",
     }
     dataset = write_split(tmp_path / "questions" / "test", test)
-    assert {row["extra_info"]["seen_template"] for row in load_rows(dataset, db, "question_only")} == {"unknown"}
+    assert {row["extra_info"]["seen_template"] for row in read_rows(dataset, db, "question_only")} == {"unknown"}
 
     write_split(tmp_path / "questions" / "train", {"How many men?": "SELECT count(*) FROM patients WHERE gender = 'm'"})
-    rows = load_rows(dataset, db, "question_only")
+    rows = read_rows(dataset, db, "question_only")
     assert [row["extra_info"]["seen_template"] for row in rows] == ["seen", "unseen", "unknown"]
     truths = [canonical_answer([(2,)]), canonical_answer([(1,), (2,), (3,)]), ABSTAIN]
     assert [row["reward_model"]["ground_truth"] for row in rows] == truths

@@ -1,14 +1,18 @@
 import json
 import os
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from matplotlib import image
 
 from data_prep.errors import InputError
 from recipes import summary
-from recipes.evaluation_metrics import Sample
+from recipes.ehrsql_evaluation_metrics import Sample
+from recipes.evaluation_results import Run, read_run, results_file
 from reward_fns.answers import ABSTAIN, GOLD_FAILED
+
+VALIDATION = "val-core/ehrsql/acc/mean@1"
 
 
 def sample(id: str, acc: float, seen: str = "seen", **fields) -> Sample:
@@ -45,6 +49,10 @@ START = [sample("a", 1), sample("b", 0), sample("c", 0), sample("d", 0, "unseen"
 AFTER = [sample("a", 1), sample("b", 1), sample("c", 1), sample("d", 0, "unseen"), unanswerable("e", True)]
 
 
+def run(samples: list) -> Run:
+    return Run(Path("results.json"), "ehrsql", samples)
+
+
 def write_run(path, samples):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"summary": {}, "config": {}, "samples": [asdict(s) for s in samples]}))
@@ -58,30 +66,30 @@ def write_metrics(path, records):
 
 @pytest.fixture
 def metrics(tmp_path):
-    first = [(0, {summary.VALIDATION: 0.25}), (1, {summary.TRAINING: 0.3}), (2, {summary.VALIDATION: 0.9})]
+    first = [(0, {VALIDATION: 0.25}), (1, {summary.TRAINING: 0.3}), (2, {VALIDATION: 0.9})]
     return write_metrics(tmp_path / "grpo.jsonl", first)
 
 
 def test_differences_by_hand():
-    comparison = summary.compare({"start": START, "grpo": AFTER})
+    comparison = summary.compare({"start": run(START), "grpo": run(AFTER)})
     start, grpo = comparison["start"], comparison["grpo"]
-    assert start["seen templates"] == {"questions": 3, "percent": pytest.approx(100 / 3)}
-    assert grpo["seen templates"]["percent"] == pytest.approx(100)
+    assert start["seen templates"] == {"questions": 3, "value": pytest.approx(100 / 3)}
+    assert grpo["seen templates"]["value"] == pytest.approx(100)
     assert grpo["seen templates"]["difference"] == pytest.approx(200 / 3)
     assert (grpo["seen templates"]["low"], grpo["seen templates"]["high"]) == (0, 100)  # three questions tell little
-    unseen = {"questions": 1, "percent": 0, "difference": 0, "low": 0, "high": 0}
+    unseen = {"questions": 1, "value": 0, "difference": 0, "low": 0, "high": 0}
     assert grpo["unseen templates"] == unseen
     assert grpo["all answerable"]["difference"] == pytest.approx(50)
-    assert [start["RS(0)"]["percent"], grpo["RS(0)"]["percent"]] == pytest.approx([20, 80])
+    assert [start["RS(0)"]["value"], grpo["RS(0)"]["value"]] == pytest.approx([20, 80])
     # start: 1 right and 4 wrong answers; after: 4 right ones, of which one abstention, and 1 wrong.
-    assert [start["RS(10)"]["percent"], grpo["RS(10)"]["percent"]] == pytest.approx([100 * -39 / 5, 100 * -6 / 5])
+    assert [start["RS(10)"]["value"], grpo["RS(10)"]["value"]] == pytest.approx([100 * -39 / 5, 100 * -6 / 5])
     assert grpo["RS(10)"]["difference"] == pytest.approx(100 * 33 / 5)
 
 
 def test_figures_of_no_question_are_none():
     only_seen = [sample("a", 1)]
-    comparison = summary.compare({"start": only_seen, "grpo": only_seen})
-    empty = {"questions": 0, "percent": None, "difference": None, "low": None, "high": None}
+    comparison = summary.compare({"start": run(only_seen), "grpo": run(only_seen)})
+    empty = {"questions": 0, "value": None, "difference": None, "low": None, "high": None}
     assert comparison["grpo"]["unseen templates"] == empty
     assert summary.cells(comparison["grpo"]["unseen templates"]) == ("", "")
 
@@ -97,49 +105,49 @@ def test_figures_of_no_question_are_none():
 )
 def test_runs_on_other_questions_are_refused(other):
     with pytest.raises(InputError, match="grpo and start are not about the same questions"):
-        summary.compare({"start": START, "grpo": other})
+        summary.compare({"start": run(START), "grpo": run(other)})
 
 
 def test_the_newest_results_of_a_folder_are_taken(tmp_path):
     old = write_run(tmp_path / "model" / "run_2" / "results.json", START)
     new = write_run(tmp_path / "model" / "run_1" / "results.json", AFTER)
     os.utime(old, (1, 1))
-    assert summary.results_file(tmp_path) == summary.results_file(new) == new
+    assert results_file(tmp_path) == results_file(new) == new
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"holds no results\.json"):
-        summary.results_file(tmp_path / "empty")
+        results_file(tmp_path / "empty")
 
 
 def test_samples_are_sorted(tmp_path):
-    assert summary.read_run(write_run(tmp_path / "results.json", START[::-1])) == START
+    assert read_run(write_run(tmp_path / "results.json", START[::-1])).samples == START
 
 
 def test_failed_gold_is_left_out(tmp_path):
     failed = sample("x", 0, ground_truth=GOLD_FAILED)
-    assert summary.read_run(write_run(tmp_path / "results.json", [*START, failed])) == START
+    assert read_run(write_run(tmp_path / "results.json", [*START, failed])).samples == START
     with pytest.raises(InputError, match="no graded samples"):
-        summary.read_run(write_run(tmp_path / "results.json", [failed]))
+        read_run(write_run(tmp_path / "results.json", [failed]))
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"samples": [{"id": "a"}]}', '{"samples": 3}'])
 def test_bad_results_are_refused(tmp_path, content):
     (tmp_path / "results.json").write_text(content)
     with pytest.raises(InputError, match=r"is no results\.json of evaluate"):
-        summary.read_run(tmp_path / "results.json")
+        read_run(tmp_path / "results.json")
 
 
 def test_missing_results_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
-        summary.read_run(tmp_path / "results.json")
+        read_run(tmp_path / "results.json")
 
 
 def test_a_resumed_run_replaces_steps(tmp_path, metrics):
-    later = [(2, {summary.VALIDATION: 0.5, summary.TRAINING: None}), (3, {summary.TRAINING: 0.4})]
+    later = [(2, {VALIDATION: 0.5, summary.TRAINING: None}), (3, {summary.TRAINING: 0.4})]
     resumed = write_metrics(tmp_path / "resumed.jsonl", later)
-    curves = summary.read_curves([metrics, resumed])
-    assert curves == {summary.VALIDATION: {0: 0.25, 2: 0.5}, summary.TRAINING: {1: 0.3, 3: 0.4}}
-    assert summary.read_curves([tmp_path]) == curves  # in the order of the names: grpo, resumed
-    assert summary.read_curves([resumed, metrics])[summary.VALIDATION] == {0: 0.25, 2: 0.9}
+    curves = summary.read_curves([metrics, resumed], VALIDATION)
+    assert curves == {VALIDATION: {0: 0.25, 2: 0.5}, summary.TRAINING: {1: 0.3, 3: 0.4}}
+    assert summary.read_curves([tmp_path], VALIDATION) == curves  # in the order of the names: grpo, resumed
+    assert summary.read_curves([resumed, metrics], VALIDATION)[VALIDATION] == {0: 0.25, 2: 0.9}
 
 
 def test_nan_is_null_in_verls_file(tmp_path):
@@ -148,7 +156,7 @@ def test_nan_is_null_in_verls_file(tmp_path):
         b'{"step":0,"data":{"val-core/ehrsql/acc/mean@1":0.25,"val-aux/num_turns/mean":2.0}}\n'
         b'{"step":1,"data":{"critic/score/mean":null,"timing_s/step":3.5}}\n'
     )
-    assert summary.read_curves([path]) == {summary.VALIDATION: {0: 0.25}, summary.TRAINING: {}}
+    assert summary.read_curves([path], VALIDATION) == {VALIDATION: {0: 0.25}, summary.TRAINING: {}}
 
 
 @pytest.mark.parametrize("line", ["{", "[]", "3", '{"step": 1}', '{"step": 1, "data": null}', '{"data": {}}'])
@@ -156,15 +164,15 @@ def test_bad_metrics_name_the_line(tmp_path, metrics, line):
     with metrics.open("a") as file:
         print(line, file=file)
     with pytest.raises(InputError, match=r"grpo\.jsonl, line 4"):
-        summary.read_curves([metrics])
+        summary.read_curves([metrics], VALIDATION)
 
 
 def test_metrics_without_validation_are_refused(tmp_path):
     path = write_metrics(tmp_path / "grpo.jsonl", [(1, {summary.TRAINING: 0.3})])
     with pytest.raises(InputError, match="trainer.test_freq"):
-        summary.read_curves([path])
+        summary.read_curves([path], VALIDATION)
     with pytest.raises(InputError, match="no such file"):
-        summary.read_curves([tmp_path / "absent.jsonl"])
+        summary.read_curves([tmp_path / "absent.jsonl"], VALIDATION)
 
 
 def test_command_line(tmp_path, metrics, capsys):
@@ -177,7 +185,7 @@ def test_command_line(tmp_path, metrics, capsys):
     written = json.loads((out / "summary.json").read_text())
     assert written["runs"]["grpo"]["seen templates"]["difference"] == pytest.approx(200 / 3)
     assert written["files"] == {"start": str(start), "grpo": str(grpo)}
-    assert written["curves"][summary.VALIDATION] == {"0": 0.25, "2": 0.9}
+    assert written["curves"][VALIDATION] == {"0": 0.25, "2": 0.9}
     text = (out / "summary.md").read_text()
     assert "| seen templates | 3 | 33.3 | 100.0 +66.7 [+0.0, +100.0] |" in text
     assert "25.0 % at step 0 and 90.0 % at step 2" in text
@@ -197,3 +205,74 @@ def test_bad_runs_are_refused(tmp_path, metrics, runs, message):
     with pytest.raises(InputError, match=message):
         summary.main(["--runs", *runs, "--metrics", str(metrics), "--out_dir", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+ECG = {
+    **{"category": "EBK", "question": "?", "context": "", "reference": "Yes.", "ground_truth": "{}"},
+    **{"response": "Yes.", "finish_reason": "stop", "answer": "Yes.", "words": 1, "format_ok": True},
+    **{"coverage": 0.5, "contradiction": 0.0, "reasons": [], "grader_failed": False, "copied": 0.0},
+    **{"rouge_l": 40.0, "bleu": 0.0, "meteor": 0.0, "bert_score": None},
+}
+ECG_METRICS = [
+    (0, {"val-core/ecg/EBK/acc/mean@1": 0.2, "val-core/ecg/CDQA/acc/mean@1": 0.4, "val-aux/ecg/EBK/score/mean@1": 1}),
+    (5, {"val-core/ecg/EBK/acc/mean@1": 0.5, "val-core/ecg/CDQA/acc/mean@1": 0.6, summary.TRAINING: 0.3}),
+]
+
+
+def write_ecg(path, values):
+    samples = [
+        ECG | {"id": str(number), "correctness": value, "response_tokens": 10 * number}
+        for number, value in enumerate(values)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"summary": {}, "config": {"recipe": "ecg"}, "samples": samples}))
+    return path
+
+
+@pytest.fixture
+def ecg_runs(tmp_path):
+    values = {"start": [0.0, 0.5, 1.0], "grpo": [0.6, 0.8, 1.0]}
+    return {label: read_run(write_ecg(tmp_path / label / "results.json", each)) for label, each in values.items()}
+
+
+def test_ecg_figures(ecg_runs):
+    figures = summary.compare(ecg_runs)["start"]
+    assert {name: figure["value"] for name, figure in figures.items()} == {
+        "correctness": pytest.approx(50),
+        "coverage": 50,
+        "contradiction rate": 0,
+        "ROUGE-L": 40,
+        "response tokens": 10,
+    }
+
+
+def test_ecg_differences(ecg_runs):
+    assert summary.compare(ecg_runs)["grpo"]["correctness"]["difference"] == pytest.approx(30)
+
+
+def test_validation_is_averaged_over_categories(tmp_path):
+    path = write_metrics(tmp_path / "grpo.jsonl", ECG_METRICS)
+    curves = summary.read_curves([path], "val-core/ecg/*/acc/mean@1")
+    assert curves["val-core/ecg/*/acc/mean@1"] == {0: pytest.approx(0.3), 5: pytest.approx(0.55)}
+    assert curves[summary.TRAINING] == {5: 0.3}
+
+
+def test_command_line_for_ecg(tmp_path, ecg_runs, capsys):
+    metrics = write_metrics(tmp_path / "grpo.jsonl", ECG_METRICS)
+    runs = [f"{label}={run.file}" for label, run in ecg_runs.items()]
+    summary.main(["--runs", *runs, "--metrics", str(metrics), "--out_dir", str(tmp_path / "out")])
+    text = (tmp_path / "out" / "summary.md").read_text()
+    assert "| correctness | 3 | 50.0 | 80.0 +30.0" in text
+    assert "30.0 % at step 0 and 55.0 % at step 5" in text
+
+
+def test_recipes_are_not_mixed(tmp_path, ecg_runs):
+    ehrsql = read_run(write_run(tmp_path / "results.json", START))
+    with pytest.raises(InputError, match="grpo is of recipe ehrsql, start of ecg"):
+        summary.compare({"start": ecg_runs["start"], "grpo": ehrsql})
+
+
+def test_unknown_recipes_are_refused(tmp_path):
+    (tmp_path / "results.json").write_text('{"config": {"recipe": "chess"}, "samples": []}')
+    with pytest.raises(InputError, match=r"is no results\.json of evaluate \('chess'\)"):
+        read_run(tmp_path / "results.json")

@@ -1,0 +1,175 @@
+"""Chats with a recipe's models in the terminal, or in a browser on this machine (``--ui``).
+
+``python -m recipes.chat --recipe ecg --models base grpo`` asks both models each question and shows the answers one
+after the other, as they are written. A model is a folder, a hub id, or a stage of the recipe's output folder:
+``base`` (what training started from), ``sft`` or ``grpo``. ``clear`` forgets the conversation, ``quit`` or Ctrl-D ends,
+Ctrl-C stops the answer that is being written. ECG is a dialogue; EHRSQL's questions stand alone, and its queries are
+executed in the sandbox.
+"""
+
+import argparse
+import sys
+from contextlib import closing, suppress
+from pathlib import Path
+
+from dotenv import load_dotenv
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from data_prep.errors import InputError
+from recipes.chat_conversation import Conversation
+from recipes.chat_models import ChatModel, ChatOptions, find_model, forbid_network, last_stage
+from recipes.chat_tasks import EcgTask, EhrsqlTask, Task
+from recipes.chat_text import Piece
+from recipes.config import CONFIG_DIR
+
+STYLES = {"reasoning": "dim", "note": "italic", "error": "red", "answer": "bold"}
+
+
+class Screen:
+    """Prints pieces to a terminal, those of kind ``text`` and ``reasoning`` one behind the other."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._in_line = False
+
+    def show(self, piece: Piece) -> None:
+        if piece.kind in ("text", "reasoning"):
+            self._console.out(piece.text, style=STYLES.get(piece.kind), highlight=False, end="")
+            self._in_line = not piece.text.endswith("\n")
+            return
+        self.end_line()
+        self._console.out(piece.text, style=STYLES.get(piece.kind), highlight=False)
+        if piece.rows:
+            table = Table(show_header=False)
+            for row in piece.rows:
+                table.add_row(*map(Text, row))
+            self._console.print(table)
+
+    def end_line(self) -> None:
+        if self._in_line:
+            self._console.out()
+        self._in_line = False
+
+
+def answer(conversation: Conversation, question: str, console: Console) -> None:
+    """Show one model's reply; Ctrl-C stops it."""
+    screen = Screen(console)
+    try:
+        with closing(conversation.ask(question)) as pieces:
+            for piece in pieces:
+                screen.show(piece)
+    except KeyboardInterrupt:
+        screen.show(Piece("note", "(stopped)"))
+    except InputError as error:
+        screen.show(Piece("error", str(error)))
+    screen.end_line()
+
+
+def talk(conversations: list[Conversation], console: Console) -> None:
+    """Ask, and show the answers, until ``quit`` or the end of the input."""
+    while True:
+        try:
+            question = input("> ").strip()
+        except EOFError:
+            console.out()
+            return
+        except KeyboardInterrupt:
+            console.out("\n(quit or Ctrl-D ends the chat)")
+            continue
+        if question == "quit":
+            return
+        if question == "clear":
+            for conversation in conversations:
+                conversation.turns = []
+            console.out("(the conversation is forgotten)")
+        elif question:
+            for conversation in conversations:
+                if len(conversations) > 1:
+                    console.out(f"[{conversation.model.name}]", style="bold cyan", highlight=False)
+                answer(conversation, question, console)
+
+
+def make_task(args: argparse.Namespace) -> Task:
+    """The task of ``--recipe``.
+
+    Raises:
+        InputError: there is no such prompt, or the database is missing or unreadable.
+    """
+    if args.recipe == "ecg":
+        return EcgTask(args.think)
+    return EhrsqlTask(args.prompt, args.db_path or args.output_dir / "data" / "mimic_iv.sqlite")
+
+
+def load_models(args: argparse.Namespace) -> list[ChatModel]:
+    """The models of ``--models``, in order; all are checked before the first is loaded.
+
+    Raises:
+        InputError: a model is missing or cannot be used.
+    """
+    names = args.models or [last_stage(args.output_dir)]
+    paths = [find_model(name, args.output_dir) for name in names]
+    forbid_network(paths)
+    options = ChatOptions(args.max_response_length, args.temperature)
+    models = [ChatModel(name, path, options) for name, path in zip(names, paths, strict=True)]
+    for model in models:
+        model.load()
+    return models
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of the chat."""
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.chat", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--recipe", choices=("ecg", "ehrsql"), default="ecg", help="default: ecg")
+    parser.add_argument("--models", nargs="+", help="stages, folders or hub ids; default: the recipe's last stage")
+    parser.add_argument("--output_dir", type=Path, help="the recipe's OUTPUT_DIR; default: outputs/<recipe>_tiny")
+    parser.add_argument("--think", action="store_true", help="ecg: the system prompt of a model trained to reason")
+    parser.add_argument("--db_path", type=Path, help="ehrsql: the database; default: that of the output folder's demo")
+    parser.add_argument("--prompt", default="question_only", help="ehrsql: as in training; default: question_only")
+    parser.add_argument("--max_response_length", type=int, default=512, help="in tokens; default: 512")
+    parser.add_argument("--temperature", type=float, default=0.0, help="default: 0, greedy")
+    parser.add_argument("--seed", type=int, default=0, help="of sampling; default: 0")
+    parser.add_argument("--ui", action="store_true", help="in a browser, at 127.0.0.1 only")
+    parser.add_argument("--port", type=int, default=7860, help="of --ui; default: 7860")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    if args.max_response_length < 1:
+        raise InputError(f"--max_response_length is {args.max_response_length}; give at least 1 token")
+    if not 0 <= args.temperature < float("inf"):
+        raise InputError(f"--temperature is {args.temperature:g}; give 0 (greedy) or more")
+    if args.seed < 0:
+        raise InputError(f"--seed is {args.seed}; give 0 or more")
+    load_dotenv(CONFIG_DIR.parent / ".env")
+    args.output_dir = args.output_dir or Path("outputs") / f"{args.recipe}_tiny"
+    if args.ui:
+        from recipes import chat_ui  # gradio takes seconds to import
+
+        chat_ui.check_port(args.port)
+    task = make_task(args)
+    console = Console(markup=False, highlight=False, emoji=False)
+    with console.status("loading"):
+        models = load_models(args)
+    import torch  # takes seconds to import
+
+    torch.manual_seed(args.seed)
+    if args.ui:
+        chat_ui.serve(models, task, args.port)
+        return
+    # A character that the terminal's encoding lacks must end neither an answer nor the chat.
+    sys.stdout.reconfigure(errors="backslashreplace")
+    sys.stdin.reconfigure(errors="replace")
+    with suppress(ImportError):  # not in every build of Python
+        import readline  # noqa: F401  line editing and history in input()
+    names = ", ".join(model.name for model in models)
+    console.out(f"Chat with {names} ({args.recipe}); not for patients. clear forgets, quit ends.")
+    talk([Conversation(model, task) for model in models], console)
+
+
+if __name__ == "__main__":
+    main()

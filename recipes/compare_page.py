@@ -1,0 +1,38 @@
+"""The page of ``recipes.compare``: one HTML file without any reference to another."""
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+TEMPLATE_FILE = Path(__file__).with_name("compare_page.html.jinja")
+
+
+def render_page(
+    title: str, labels: list[str], tables: dict[str, list[list[str]]], caption: str, items: list[dict]
+) -> str:
+    """The page as text. ``tables``: title -> rows, the heading first; ``items`` are ``page_items``.
+
+    Texts from data and models are hostile: the template escapes them, its script shows them as text only, and the
+    page's content security policy runs no script but that one and loads nothing.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE_FILE.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["csp_hash"] = _csp_hash
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": True, "separators": (",", ":")}
+    template = environment.get_template(TEMPLATE_FILE.name)
+    data: dict[str, Any] = {"labels": labels, "items": items}
+    return template.render(title=title, tables=tables, caption=caption, data=data)
+
+
+def _csp_hash(text: str) -> str:
+    """The source expression that allows an inline script or style of exactly this text."""
+    digest = hashlib.sha256(str(text).encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"

@@ -1,0 +1,172 @@
+"""What is particular to evaluating the ECG recipe: its rows, its grader, its figures and their tables."""
+
+import argparse
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Console, Group
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from data_prep.errors import InputError
+from recipes.ecg_evaluation_metrics import ALL, LENGTHS, SCORES, Sample, contradicts, graded, summarize
+from recipes.ecg_evaluation_text import bert_scores, bleu, bleu_statistics, copied_share, meteor, rouge_l, words
+from recipes.evaluation_rows import Row, missing_fields, read_parquet
+from recipes.generation import Response
+from reward_fns.ecg import compute_score, extract_answer
+from reward_fns.ecg_grader import grade
+from reward_fns.ecg_reference import load_reference
+
+__all__ = ["Sample", "graded", "summarize"]
+
+TITLE = "ECG question answering"
+# Greedy validation, as verl names it for each category (a pattern), and what its mean over the categories is.
+VALIDATION = "val-core/ecg/*/acc/mean@1"
+VALIDATION_LABEL = "correctness of validation answers, mean over categories (%)"
+
+PROGRAM = "python -m data_prep.ecg_expert_qa"
+PREFIX = "ecg/"  # of a row's data_source; its category follows
+QUESTION_FIELDS = {"id": str, "question": str}
+ROWS_PER_PROCESS = 500  # a process takes seconds to start, an answer hundredths of one
+
+# What runs are compared by. name -> (which questions, the value of one question); a figure is the mean of the values.
+COMPARED = ("correctness", "coverage", "contradiction rate", "ROUGE-L", "response tokens")
+FIGURES: dict[str, tuple[Callable[[Sample], bool], Callable[[Sample], float]]] = {
+    name: (lambda sample: True, {**SCORES, **LENGTHS}[name]) for name in COMPARED
+}
+# Of the table by category, beside correctness: heading -> figure.
+CATEGORY_COLUMNS = {"coverage": "coverage", "contradicted": "contradiction rate", "ROUGE-L": "ROUGE-L"}
+
+
+def identity(sample: Sample) -> tuple:
+    """What two runs on the same questions agree on."""
+    return sample.id, sample.category, sample.ground_truth
+
+
+def load_rows(args: argparse.Namespace) -> list[Row]:
+    """The rows of ``--dataset_path``, as ``data_prep.ecg_rows.grpo_row`` makes them.
+
+    Raises:
+        InputError: the file is missing, of another kind or shape, or empty.
+    """
+    path = args.dataset_path
+    if not path.is_file():
+        raise InputError(f"no such dataset: {path}; make one with {PROGRAM}")
+    if path.suffix != ".parquet":
+        raise InputError(f"cannot evaluate on {path}; give a .parquet file of {PROGRAM}, such as grpo_test.parquet")
+    return read_parquet(path, PROGRAM, _problem)
+
+
+def _problem(row: Row) -> str | None:
+    source = row["data_source"]
+    if not isinstance(source, str) or not source.removeprefix(PREFIX) or not source.startswith(PREFIX):
+        return f"data_source is {source!r}, not '{PREFIX}<category>' (--recipe ehrsql evaluates 'ehrsql')"
+    try:
+        load_reference(row["reward_model"]["ground_truth"])
+    except (ValueError, KeyError, TypeError) as error:
+        return f"the ground_truth holds no reference of the grader ({error})"
+    return missing_fields(row, QUESTION_FIELDS)
+
+
+def grade_responses(rows: Sequence[Row], responses: Sequence[Response]) -> list[Sample]:
+    """Grade each response to its row; many in several processes."""
+    processes = min(os.cpu_count() or 1, len(rows) // ROWS_PER_PROCESS)
+    if processes < 2:
+        samples = _tracked(map(_grade, rows, responses), len(rows))
+    else:
+        # Not forked: vLLM's and torch's threads would be copied in any state.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, context, initializer=_use_one_thread) as pool:
+            samples = _tracked(pool.map(_grade, rows, responses, chunksize=16), len(rows))
+    scores = bert_scores([sample.answer for sample in samples], [sample.reference for sample in samples])
+    if scores is None:
+        return samples
+    return [replace(sample, bert_score=score) for sample, score in zip(samples, scores, strict=True)]
+
+
+def _tracked(samples: Iterator[Sample], total: int) -> list[Sample]:
+    return list(track(samples, "Grading", total, console=Console(stderr=True)))
+
+
+def _use_one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _grade(row: Row, response: Response) -> Sample:
+    info, ground_truth = row["extra_info"], row["reward_model"]["ground_truth"]
+    answer, _ = extract_answer(response.text)
+    reference = load_reference(ground_truth)
+    scores = compute_score(row["data_source"], response.text, ground_truth, info)
+    # The reward says that an answer contradicts, not why; where the grader fails there is nothing to say.
+    reasons = () if scores["grader_failed"] else grade(answer, reference).reasons
+    return Sample(
+        id=info["id"],
+        category=row["data_source"].removeprefix(PREFIX),
+        question=info["question"],
+        context=_context(row["prompt"], info["question"]),
+        reference=reference.text,
+        ground_truth=ground_truth,
+        response=response.text,
+        response_tokens=response.tokens,
+        finish_reason=response.finish_reason,
+        answer=answer,
+        words=len(words(answer)),
+        format_ok=bool(scores["format_ok"]),
+        correctness=scores["correctness"],
+        coverage=scores["coverage"],
+        contradiction=scores["contradiction"],
+        reasons=list(reasons),
+        grader_failed=bool(scores["grader_failed"]),
+        copied=copied_share(answer, info["question"]),
+        rouge_l=rouge_l(answer, reference.text),
+        bleu=bleu(bleu_statistics(answer, reference.text), sentence=True),
+        meteor=meteor(answer, reference.text),
+        bert_score=None,
+    )
+
+
+def _context(prompt: Sequence[dict[str, str]], question: str) -> str:
+    """The messages of a prompt without the system prompt and, at the end, the question."""
+    texts = [message["content"] for message in prompt if message["role"] != "system"]
+    texts[-1:] = [texts[-1].removesuffix(question).strip()] if texts else []
+    return "\n\n".join(filter(None, texts))
+
+
+def log_lines(sample: Sample) -> Iterator[str]:
+    """A sample as ``evaluation.log`` shows it."""
+    verdict = "CONTRADICTS" if contradicts(sample) else ""
+    yield f"{100 * sample.correctness:3.0f} %  {verdict:11}  {sample.category}  {sample.id}  {sample.question}"
+    yield f"  response:  {sample.response}"
+    yield f"  reference: {sample.reference}"
+    for reason in sample.reasons:
+        yield f"  contradicts: {reason}"
+
+
+def summary_table(summary: dict[str, Any], title: str) -> Group:
+    """The figures of ``summarize``: a table for all questions, and one by category."""
+    groups = summary["groups"]
+    table = Table(title=title, caption=f"METEOR: {summary['meteor']}. BERTScore: {summary['bert_score']}.")
+    for column in (f"{ALL} ({summary['questions']:,})", "value", "95 % interval"):
+        table.add_column(column, justify="right" if table.columns else "left")
+    for name, figure in groups[ALL]["figures"].items():
+        table.add_row(name, f"{figure['value']:.1f}", f"{figure['low']:.1f} to {figure['high']:.1f}")
+    if summary["grader_failed"]:
+        table.add_row("grader failed (answers)", str(summary["grader_failed"]), "")
+    by_category = Table(title="By category")
+    for column in ("category", "n", "correctness [95 %]", *CATEGORY_COLUMNS):
+        by_category.add_column(column, justify="right" if by_category.columns else "left", no_wrap=True)
+    for name, group in groups.items():
+        if name != ALL:
+            figures = group["figures"]
+            correctness = figures["correctness"]
+            value = f"{correctness['value']:.1f} [{correctness['low']:.1f}, {correctness['high']:.1f}]"
+            others = (f"{figures[figure]['value']:.1f}" for figure in CATEGORY_COLUMNS.values())
+            by_category.add_row(name, f"{group['questions']:,}", Text(value), *others)
+    return Group(table, by_category)

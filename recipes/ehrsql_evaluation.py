@@ -1,0 +1,139 @@
+"""What is particular to evaluating EHRSQL: its rows, its grader, its figures and their table."""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from data_prep.errors import InputError
+from recipes.ehrsql_evaluation_data import DEFAULT_PROMPT, read_rows
+from recipes.ehrsql_evaluation_metrics import GROUPS, Sample, graded, summarize
+from recipes.evaluation_rows import Row
+from recipes.generation import Response
+from reward_fns.ehrsql import compute_score, grade
+from reward_fns.reliability import reliability_score
+from reward_fns.sql_sandbox import DatabaseError, SandboxError
+
+__all__ = ["Sample", "graded", "summarize"]
+
+TITLE = "EHRSQL"
+# Greedy validation, as verl names it (a pattern), and what it is.
+VALIDATION = "val-core/ehrsql/acc/mean@1"
+VALIDATION_LABEL = "accuracy on all validation questions (%)"
+
+# What runs are compared by. name -> (which questions, the value of one question); a figure is the mean of the values.
+FIGURES: dict[str, tuple[Callable[[Sample], bool], Callable[[Sample], float]]] = {
+    **{name: (GROUPS[name], lambda sample: 100 * sample.acc) for name in GROUPS if name != "all questions"},
+    "RS(0)": (GROUPS["all questions"], lambda sample: 100 * reliability_score([sample], 0)),
+    "RS(10)": (GROUPS["all questions"], lambda sample: 100 * reliability_score([sample], 10)),
+}
+
+
+def identity(sample: Sample) -> tuple:
+    """What two runs on the same questions agree on."""
+    return sample.id, sample.ground_truth, sample.seen_template
+
+
+def load_rows(args: argparse.Namespace) -> list[Row]:
+    """The rows of ``--dataset_path``; see ``ehrsql_evaluation_data``."""
+    return read_rows(args.dataset_path, args.db_path, args.prompt or DEFAULT_PROMPT)
+
+
+def grade_responses(rows: Sequence[Row], responses: Sequence[Response]) -> list[Sample]:
+    """Grade each response to its row, several at a time.
+
+    Raises:
+        InputError: a database became unreadable, no SQL process can be started, or no row has a right answer.
+    """
+    with ThreadPoolExecutor() as pool:
+        try:
+            samples = pool.map(_grade, rows, responses)
+            samples = list(track(samples, "Grading", len(rows), console=Console(stderr=True)))
+        except (DatabaseError, SandboxError) as error:
+            pool.shutdown(cancel_futures=True)
+            raise InputError(f"cannot grade: {error}") from error
+    if not graded(samples):
+        raise InputError("every gold query of the dataset failed; prepare it again on the right database")
+    return samples
+
+
+def _grade(row: Row, response: Response) -> Sample:
+    info, ground_truth = row["extra_info"], row["reward_model"]["ground_truth"]
+    result = grade(response.text, ground_truth, info["db_path"])
+    # Both execute the query, the second time from the sandbox's cache.
+    score = compute_score(row["data_source"], response.text, ground_truth, info)["score"]
+    no_query = "" if result.abstained else "no query in the response"
+    return Sample(
+        id=info["id"],
+        question=info["question"],
+        template=info["template"],
+        seen_template=info["seen_template"],
+        answerable=info["answerable"],
+        gold_sql=info["gold_sql"],
+        ground_truth=ground_truth,
+        response=response.text,
+        response_tokens=response.tokens,
+        finish_reason=response.finish_reason,
+        sql=result.extraction.sql,
+        score=score,
+        acc=result.acc,
+        executed=result.executed,
+        reads_table=result.executed and result.execution.reads_table,
+        abstained=result.abstained,
+        timed_out=result.timed_out,
+        format_ok=result.extraction.format_ok,
+        error=result.execution.error if result.execution else no_query,
+    )
+
+
+def outcome(sample: Sample) -> str:
+    """``right``, ``abstained`` (wrongly) or ``wrong``."""
+    if sample.acc:
+        return "right"
+    return "abstained" if sample.abstained else "wrong"
+
+
+def log_lines(sample: Sample) -> Iterator[str]:
+    """A sample as ``evaluation.log`` shows it."""
+    yield f"{outcome(sample).upper():9}  {sample.id}  {sample.question}"
+    yield f"  response: {sample.response}"
+    yield f"  gold:     {sample.gold_sql}"
+    if sample.error:
+        yield f"  error:    {sample.error}"
+
+
+def summary_table(summary: dict[str, Any], title: str) -> Table:
+    """The figures of ``summarize`` as a table."""
+    table = Table(title=title)
+    table.add_column("")
+    for column in ("value", "95 % interval", "questions"):
+        table.add_column(column, justify="right")
+    for name, group in summary["execution_accuracy"].items():
+        interval = f"{group['low']:.1f} to {group['high']:.1f}" if group["questions"] else ""
+        table.add_row(f"accuracy, {name}", _percent(group["percent"]), interval, f"{group['questions']:,}")
+    answerable, questions = f"{summary['answerable']:,}", f"{summary['questions']:,}"
+    table.add_row("accuracy of SELECT 1", _percent(summary["select_1_percent"]), "", answerable)
+    table.add_row("right by a constant", str(summary["right_constants"]), "", questions, end_section=True)
+    for name, value in summary["reliability"].items():
+        table.add_row(name, f"{value:.1f}", "", questions)
+    abstention = summary["abstention"]
+    table.add_section()
+    table.add_row("executable, of those not abstained", _percent(summary["executable_percent"]), "", "")
+    table.add_row("abstained", _percent(abstention["percent"]), "", questions)
+    table.add_row("abstention precision", _percent(abstention["precision_percent"]), "", "")
+    table.add_row("abstention recall", _percent(abstention["recall_percent"]), "", f"{summary['unanswerable']:,}")
+    table.add_row("timed out", str(summary["timed_out"]), "", questions)
+    table.add_row("accepted format", _percent(summary["format_ok_percent"]), "", questions)
+    table.add_row("response tokens, mean", f"{summary['response_tokens_mean']:.1f}", "", questions)
+    table.add_row("cut off at the length limit", _percent(summary["cut_off_percent"]), "", questions)
+    if summary["gold_failed"]:
+        table.add_row("gold failed, not counted above", "", "", str(summary["gold_failed"]))
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f} %"

@@ -1,0 +1,76 @@
+"""EHRSQL questions to evaluate: a parquet file of ``data_prep.ehrsql``, or EHRSQL-2024's ``data.json`` itself."""
+
+from pathlib import Path
+
+from data_prep.ehrsql import Options, execute_gold, rl_row
+from data_prep.ehrsql_source import read_split, seen_in_train
+from data_prep.errors import InputError
+from data_prep.prompts import PromptBuilder
+from data_prep.schema_prompt import open_database
+from recipes.evaluation_rows import Row, missing_fields, read_parquet
+
+PROGRAM = "python -m data_prep.ehrsql"
+DEFAULT_PROMPT = "question_only"
+QUESTION_FIELDS = {
+    "id": str,
+    "question": str,
+    "template": str,
+    "seen_template": str,
+    "answerable": bool,
+    "db_path": str,
+    "gold_sql": str,
+}
+
+
+def read_rows(dataset_path: Path, db_path: Path | None, prompt: str) -> list[Row]:
+    """Rows as ``data_prep.ehrsql.rl_row`` makes them.
+
+    ``db_path`` replaces the database that a parquet row names; ``data.json`` needs it, and its gold queries (from
+    ``label.json`` beside it) are executed here. ``prompt`` is the prompt template for ``data.json``.
+
+    Raises:
+        InputError: the file is missing, of another kind or shape, or empty; a database is missing or unreadable.
+    """
+    if not dataset_path.is_file():
+        raise InputError(f"no such dataset: {dataset_path}; make one with {PROGRAM}")
+    if dataset_path.suffix == ".json":
+        return _json_rows(dataset_path, db_path, prompt)
+    if dataset_path.suffix == ".parquet":
+        return _parquet_rows(dataset_path, db_path)
+    raise InputError(f"cannot evaluate on {dataset_path}; give a .parquet file or EHRSQL's data.json")
+
+
+def _parquet_rows(path: Path, db_path: Path | None) -> list[Row]:
+    rows = read_parquet(path, PROGRAM, _problem)
+    if db_path:
+        for row in rows:
+            row["extra_info"]["db_path"] = str(db_path)
+    for database in {row["extra_info"]["db_path"] for row in rows}:
+        open_database(Path(database)).close()
+    return rows
+
+
+def _problem(row: Row) -> str | None:
+    if row["data_source"] != "ehrsql":
+        return f"data_source is {row['data_source']!r}, not 'ehrsql' (--recipe ecg evaluates ecg/...)"
+    return missing_fields(row, QUESTION_FIELDS)
+
+
+def _json_rows(path: Path, db_path: Path | None, prompt: str) -> list[Row]:
+    if path.name != "data.json":
+        raise InputError(f"{path}: a JSON dataset is EHRSQL's data.json with label.json beside it")
+    if db_path is None:
+        raise InputError(f"{path} names no database; give --db_path")
+    if prompt == "few_shot":
+        raise InputError("the few_shot prompt takes examples from train; prepare a parquet file with data_prep.ehrsql")
+    builder = PromptBuilder(prompt, db_path)
+    open_database(db_path).close()
+    folder = path.resolve().parent
+    questions = read_split(folder)
+    train_folder = folder.parent / "train"
+    train = read_split(train_folder) if train_folder.is_dir() else []
+    answers, _ = execute_gold(questions, Options(data_dir=folder, db=db_path, out_dir=folder))
+    return [
+        rl_row(question, folder.name, builder.messages(question.text), answers[question.gold], seen, db_path, True)
+        for question, seen in zip(questions, seen_in_train(questions, train), strict=True)
+    ]

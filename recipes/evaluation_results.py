@@ -1,0 +1,116 @@
+"""Evaluations on disk: ``evaluate`` writes them, ``recipes.summary`` and ``recipes.compare`` read them."""
+
+import importlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rich.console import Console
+
+from data_prep.atomic import atomic_output
+from data_prep.errors import InputError
+
+# Recipe -> its module, imported when needed: graders take seconds to import.
+RECIPES = {"ehrsql": "recipes.ehrsql_evaluation", "ecg": "recipes.ecg_evaluation"}
+
+
+def recipe_module(name: str) -> ModuleType:
+    """The module with all that is particular to evaluating recipe ``name``, a key of ``RECIPES``."""
+    return importlib.import_module(RECIPES[name])
+
+
+@dataclass(frozen=True)
+class Run:
+    """A ``results.json``: which recipe it is of, and its graded samples (that recipe's ``Sample``), sorted by id."""
+
+    file: Path
+    recipe: str
+    samples: list[Any]
+
+
+def write_results(folder: Path, summary: dict[str, Any], config: dict[str, Any], samples: Sequence[Any]) -> None:
+    """Write ``results.json`` and ``evaluation.log`` to the new ``folder``: both or none."""
+    recipe = recipe_module(config["recipe"])
+    results = {"summary": summary, "config": config, "samples": [asdict(sample) for sample in samples]}
+    with atomic_output(folder, "results.json") as partial:
+        partial.mkdir()
+        (partial / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        with (partial / "evaluation.log").open("w", encoding="utf-8", errors="backslashreplace") as log:
+            for name, value in config.items():
+                print(f"{name}: {value}", file=log)
+            Console(file=log, width=100).print(recipe.summary_table(summary, "Summary"))
+            for sample in samples:
+                print(file=log)
+                for line in recipe.log_lines(sample):
+                    print(line, file=log)
+
+
+def results_file(path: Path) -> Path:
+    """``path`` itself or, if it is a folder, the ``results.json`` in or under it that was written last.
+
+    Raises:
+        InputError: the folder holds none.
+    """
+    if not path.is_dir():
+        return path
+    if not (files := sorted(path.rglob("results.json"))):
+        raise InputError(f"{path} holds no results.json; evaluate first")
+    return max(files, key=lambda file: file.stat().st_mtime_ns)
+
+
+def read_run(path: Path) -> Run:
+    """The run in the ``results.json`` that ``path`` is or holds. Files that name no recipe are EHRSQL's.
+
+    Raises:
+        InputError: there is no such file, or it is not what ``evaluate`` writes.
+    """
+    path = results_file(path)
+    content = read_text(path)
+    try:
+        results = json.loads(content)
+        name = results["config"].get("recipe", "ehrsql")
+        recipe = recipe_module(name)
+        samples = recipe.graded([recipe.Sample(**record) for record in results["samples"]])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is no results.json of evaluate ({error}); evaluate again") from error
+    if not samples:
+        raise InputError(f"{path} has no graded samples; evaluate again")
+    return Run(path, name, sorted(samples, key=lambda sample: sample.id))
+
+
+def check_same_questions(runs: dict[str, Run]) -> None:
+    """Compare label -> run.
+
+    Raises:
+        InputError: the runs are of different recipes, or not about the same questions and right answers.
+    """
+    first, *others = runs
+    identity = recipe_module(runs[first].recipe).identity
+    expected = [identity(sample) for sample in runs[first].samples]
+    for label in others:
+        if runs[label].recipe != runs[first].recipe:
+            raise InputError(f"{label} is of recipe {runs[label].recipe}, {first} of {runs[first].recipe}")
+        found = [identity(sample) for sample in runs[label].samples]
+        if found != expected:
+            differing = len({*found} ^ {*expected})
+            raise InputError(
+                f"{label} and {first} are not about the same questions and gold answers ({differing} records differ); "
+                "evaluate both on the same dataset with the same --num_samples and --seed"
+            )
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}; check the path, or run that stage first") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error

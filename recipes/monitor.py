@@ -1,0 +1,96 @@
+"""What a training step's rollouts look like beyond their mean reward, and alarms when that drifts.
+
+``rollout_metrics`` turns the rollouts of a step into metrics, ``Drift`` compares any metric of a step with its mean
+over the run's first steps and words an alarm. ``recipes.monitored_trainer`` feeds both from verl.
+"""
+
+import fnmatch
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from data_prep.atomic import atomic_output
+
+KINDS = ("factor", "rise", "fall")
+
+
+def rollout_metrics(
+    uids: Sequence[str],
+    responses: Sequence[Sequence[int]],
+    data_sources: Sequence[str],
+    rewards: Sequence[Mapping[str, Any]],
+) -> dict[str, float]:
+    """Metrics of a step's rollouts, one item of each argument a rollout.
+
+    ``rollout/<key>`` is the mean of each number that the reward function returns, ``rollout/score/<data source>`` the
+    mean score by data source where there are several, ``rollout/identical_answers`` the share of the responses (token
+    ids) that another prompt (``uids``) got too: near 1 for a policy with one answer for all.
+    """
+    values: dict[str, list[float]] = defaultdict(list)
+    for source, reward in zip(data_sources, rewards, strict=True):
+        for key, value in reward.items():
+            if isinstance(value, (int, float)):
+                values[f"rollout/{key}"].append(float(value))
+        if len(set(data_sources)) > 1:
+            values[f"rollout/score/{source}"].append(float(reward["score"]))
+    answers = {(uid, tuple(response)) for uid, response in zip(uids, responses, strict=True)}
+    prompts = Counter(response for _, response in answers)
+    shared = [float(prompts[tuple(response)] > 1) for response in responses]
+    return {key: fmean(numbers) for key, numbers in values.items()} | {"rollout/identical_answers": fmean(shared)}
+
+
+class Drift:
+    """Compares a run's metrics with their means over its first steps, its baseline.
+
+    ``alarms`` maps a metric's name, or a pattern such as ``rollout/score/*``, to its limits: ``factor`` (alarm beyond
+    that many times the baseline or below its inverse), ``rise`` and ``fall`` (alarm that far above or below it). The
+    baseline is kept in ``file``, so that a run that resumes is compared with its beginning.
+
+    Raises ``ValueError`` for a limit of another kind.
+    """
+
+    def __init__(self, alarms: Mapping[str, Mapping[str, float]], baseline_steps: int, file: Path):
+        for pattern, limits in alarms.items():
+            if not limits or (unknown := set(limits) - set(KINDS)):
+                raise ValueError(f"monitor.alarms {pattern}: {unknown or 'no limit'}; use {', '.join(KINDS)}")
+        self.alarms = alarms
+        self.baseline_steps = baseline_steps
+        self.file = file
+        self.first: list[dict[str, float]] = json.loads(file.read_text()) if file.is_file() else []
+
+    def check(self, step: int, metrics: Mapping[str, Any]) -> list[str]:
+        """One line for each metric of this step that has drifted; none during the baseline's steps."""
+        watched = {name: float(value) for name, value in metrics.items() if self._limits(name)}
+        if len(self.first) < self.baseline_steps:
+            self.first.append(watched)
+            with atomic_output(self.file) as partial:
+                partial.write_text(json.dumps(self.first))
+            return []
+        lines = []
+        for name, value in watched.items():
+            if not (before := [metrics[name] for metrics in self.first if name in metrics]):
+                continue
+            baseline = fmean(before)
+            if limit := _beyond(value, baseline, self._limits(name)):
+                lines.append(f"ALARM step {step}: {name} is {value:.3g}, {limit} the first steps' {baseline:.3g}")
+        return lines
+
+    def _limits(self, name: str) -> Mapping[str, float]:
+        return next((limits for pattern, limits in self.alarms.items() if fnmatch.fnmatchcase(name, pattern)), {})
+
+
+def _beyond(value: float, baseline: float, limits: Mapping[str, float]) -> str:
+    """Which limit ``value`` breaks, "" if none."""
+    factor = limits.get("factor")
+    if factor and value > baseline * factor:
+        return f"more than {factor:g} times"
+    if factor and value < baseline / factor:
+        return f"less than 1/{factor:g} of"
+    if "rise" in limits and value > baseline + limits["rise"]:
+        return f"more than {limits['rise']:g} above"
+    if "fall" in limits and value < baseline - limits["fall"]:
+        return f"more than {limits['fall']:g} below"
+    return ""

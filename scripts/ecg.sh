@@ -1,0 +1,31 @@
+# Sourced by the ECG scripts: their settings, and the way from nothing to parquet files and a start model.
+RECIPE=ecg
+source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
+
+# --- adjust these, or set them in the environment or in .env ----------------------------------------------------------
+PRESET=${PRESET:-$([ "$HARDWARE" = gpu ] && echo llama3_2_3b || echo tiny)} # a file of configs/preset/ecg
+export PRESET=${PRESET#ecg/}
+OUTPUT_DIR=${OUTPUT_DIR:-outputs/ecg_$PRESET}   # everything the run writes
+SEED=${SEED:-0}                                 # of the start weights (tiny), the split, and training
+ECG_DATA=${ECG_DATA:-}                          # checkout of ECG-Expert-QA; empty: demo questions
+ADAPTER=${ADAPTER:-$([ "$PRESET" = tiny ] && echo full || echo lora)} # lora or full, of SFT and GRPO alike
+THINK=${THINK:-}                                # 1: reasoning in <think>, then <answer>, which alone is graded
+HARDWARE_CONFIG=${HARDWARE_CONFIG:-}            # a file of configs/hardware for GRPO; empty: by what is there
+# ----------------------------------------------------------------------------------------------------------------------
+
+choose "ecg/$PRESET"
+SFT_CHOICES+=(sft_adapter="$ADAPTER")
+GRPO+=(adapter="$ADAPTER")
+
+ecg_data() { # raw data -> parquet, and the start model; sets START_MODEL
+  local raw=$ECG_DATA shares=()
+  if [ -n "$raw" ]; then
+    inputs "$raw"/*.json
+  else
+    raw=$OUTPUT_DIR/data/demo
+    stage demo_ecg python -m data_prep.make_demo_ecg --out_dir "$raw"
+    shares=(--valid_share 0.06 --test_share 0.2) # 1,000 test questions: 5 points are more than noise
+  fi
+  data_and_model "$PARQUET/grpo_train.parquet" python -m data_prep.ecg_expert_qa --data_dir "$raw" --out_dir "$PARQUET" \
+    --seed "$SEED" --sft_share "$RECIPE_SFT_SHARE" ${shares[@]+"${shares[@]}"} ${THINK:+--think}
+}
