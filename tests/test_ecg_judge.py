@@ -19,7 +19,7 @@ from reward_fns.ecg_judge import compute_score, render
 from reward_fns.ecg_reference import make_reference
 
 QUESTION = "Which leads show the delta wave in this patient with Wolff-Parkinson-White syndrome?"
-PARTIAL = "It is seen in V1."  # the rules give it about 0.3
+PARTIAL = "It is seen in V1."  # the rules give it something, not all
 RIGHT = "Leads V1-V3."
 WRONG = "In leads II, III and aVF."
 FAILED = {"judge_used": 0.0, "judge_failed": 1.0, "judge_disagrees": 0.0}
@@ -131,28 +131,31 @@ def tokenizer():
 @pytest.mark.parametrize(
     "reply, score, disagrees",
     [
-        ("SCORE: 10", lambda floor: floor + 0.3, 1.0),
-        ("SCORE: 4", lambda floor: 0.4, 0.0),
-        (" Score:4/10.\n", lambda floor: 0.4, 0.0),
-        ("SCORE: 0", lambda floor: floor, 0.0),
+        ("SCORE: 10", 0.6, 1.0),  # at most 0.3 more
+        ("SCORE: 4", 0.4, 0.0),
+        (" Score:4/10.\n", 0.4, 0.0),
+        ("SCORE: 0", 0.3, 0.0),  # the rules are the floor
     ],
 )
-def test_a_verdict_raises_the_score_within_the_bound(judge, reply, score, disagrees):
+def test_a_verdict_raises_the_score_within_the_bound(judge, monkeypatch, reply, score, disagrees):
+    graded = rules() | dict.fromkeys(("score", "acc", "correctness"), 0.3)
+    monkeypatch.setattr(ecg, "compute_score", lambda *_, **__: graded)
     judge.respond = lambda request: completion(reply)
     result = judge.score(PARTIAL)
-    assert result["score"] == pytest.approx(score(rules()["score"]))
+    assert result["score"] == pytest.approx(score)
     changed = {"score": result["score"], "judge_used": 1.0, "judge_failed": 0.0, "judge_disagrees": disagrees}
-    assert result == {**rules(), **changed}
+    assert result == {**graded, **changed}
 
 
 def test_the_bound_and_the_format_bonus_are_options(judge):
     assert judge.score(PARTIAL, max_raise=0.1)["score"] == pytest.approx(rules()["correctness"] + 0.1)
-    assert judge.score(PARTIAL, format_bonus=0.05)["score"] == pytest.approx(rules()["correctness"] + 0.35)
+    with_bonus = judge.score(PARTIAL, format_bonus=0.05, max_raise=0.1)["score"]
+    assert with_bonus == pytest.approx(rules()["correctness"] + 0.15)
 
 
 def test_a_verdict_does_not_exceed_what_a_contradiction_leaves(judge, monkeypatch):
-    partial = rules()
-    monkeypatch.setattr(ecg, "compute_score", lambda *_, **__: partial | {"contradiction": 0.3})
+    graded = rules() | {"score": 0.3, "correctness": 0.3, "contradiction": 0.3}
+    monkeypatch.setattr(ecg, "compute_score", lambda *_, **__: graded)
     assert judge.score(PARTIAL)["score"] == pytest.approx(0.7**2)
 
 

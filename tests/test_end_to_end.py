@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from conftest import REPO
 
-from data_prep import build_ehr_db, ehrsql, make_demo_ehr
+from data_prep import build_ehr_db, ecg_expert_qa, ehrsql, make_demo_ecg, make_demo_ehr
 
 pytestmark = pytest.mark.skipif(os.environ.get("HARDWARE") == "gpu", reason="written for the CPU requirements")
 
@@ -157,6 +157,10 @@ def test_grpo_survives_a_kill_resumes_and_exports(work, sft_model):
         assert abs(steps[step]["actor/ppo_kl"]) < 0.02
         assert 0 <= steps[step]["critic/score/mean"] <= 1
         assert "val-core/ehrsql/acc/mean@1" in steps[step]
+        # The parts of the reward, and how many of a step's metrics have drifted.
+        assert 0 <= steps[step]["rollout/executed"] <= 1
+        assert 0 <= steps[step]["rollout/identical_answers"] <= 1
+        assert steps[step]["monitor/alarms"] == 0
 
     figures = export(work, "grpo", "sft_model")
     assert figures["tensors_changed"] > 0
@@ -170,6 +174,39 @@ def test_lora_with_kl_trains_and_merges(work, sft_model):
     figures = export(work, "lora", "sft_model")
     assert figures["tensors_changed"] > 0
     assert figures["logprob_difference_mean"] < figures["logprob_difference_of_start_mean"]
+
+
+def test_an_ecg_step_logs_its_monitors(work, sft_model):
+    """The ECG recipe's trainer on its demo; the model only has to answer something."""
+    make_demo_ecg.main(["--out_dir", str(work / "ecg"), "--questions", "100"])
+    ecg_expert_qa.main(["--data_dir", str(work / "ecg"), "--out_dir", str(work / "ecg_parquet")])
+    run(
+        recipe(
+            "launch",
+            "ecg_grpo",
+            f"data.train_files={work}/ecg_parquet/grpo_train.parquet",
+            f"data.val_files={work}/ecg_parquet/grpo_valid.parquet",
+            f"actor_rollout_ref.model.path={work}/sft_model",
+            f"trainer.default_local_dir={work}/ecg_grpo",
+            "data.max_prompt_length=768",  # this tokenizer was made for other words
+            "data.max_response_length=16",
+            "recipe.max_length=784",
+            "recipe.cpu_tokens_per_batch=1024",
+            "data.train_batch_size=8",
+            "actor_rollout_ref.rollout.n=2",
+            "trainer.total_training_steps=1",
+            "trainer.val_before_train=False",
+            "trainer.save_freq=-1",
+            "trainer.test_freq=1",
+        )
+    )
+    (step,) = metrics(work / "ecg_grpo").values()
+    names = {f"rollout/{name}" for name in ("contradiction", "copied", "identical_answers", "coverage", "format_ok")}
+    assert names <= step.keys()
+    assert {"actor/kl_loss", "actor/entropy_loss", "response_length/mean", "monitor/alarms"} <= step.keys()
+    assert any(name.startswith("rollout/score/ecg/") for name in step)
+    assert any(name.startswith("val-core/ecg/") for name in step)
+    assert (work / "ecg_grpo" / "monitor_baseline.json").is_file()
 
 
 def test_evaluation_of_the_trained_model(work, sft_model):
