@@ -8,11 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
+from data_prep.chat_template import chat_template_variables
 from data_prep.errors import InputError
 from recipes import hardware
-from recipes.config import CONFIG_DIR
 from recipes.generation import GenerationOptions, Generator
 
 STAGES = ("sft", "grpo")  # of a recipe, in order; each in models/<stage> of its output folder
@@ -134,7 +132,7 @@ class ChatModel:
     def prompt(self, messages: list[dict[str, str]]) -> list[int]:
         """The tokens of chat messages, made as in verl's rollouts."""
         text = self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False, **OmegaConf.load(CONFIG_DIR / "chat_template.yaml")
+            messages, add_generation_prompt=True, tokenize=False, **chat_template_variables()
         )
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 

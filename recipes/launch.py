@@ -1,8 +1,8 @@
 """Starts one of verl's trainers on a config of this repository.
 
-``python -m recipes.launch CONFIG [override...]`` takes a file of ``configs/`` (``ehrsql_grpo``, ``ecg_sft`` ...), checks
-the Hydra overrides, sets the environment and becomes the trainer's process: ``recipes.monitored_trainer`` (verl's GRPO
-trainer with more metrics), or ``verl.trainer.sft_trainer`` under torchrun.
+``python -m recipes.launch CONFIG [override...]`` takes a file of ``configs/`` (``ehrsql_grpo``, ``ecg_sft`` ...),
+checks the Hydra overrides, sets the environment and becomes the trainer's process: ``recipes.main_ppo``
+(verl's GRPO trainer with more metrics), or ``verl.trainer.sft_trainer`` under torchrun.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from data_prep.errors import InputError
 from recipes import hardware
 from recipes.config import CONFIG_DIR, compose_config, search_path
+from recipes.monitor import check_alarms
 
 REPO = CONFIG_DIR.parent
 RAY_VARIABLES = "ray_kwargs.ray_init.runtime_env.env_vars"
@@ -82,12 +83,14 @@ def command(name: str, overrides: list[str]) -> tuple[list[str], dict[str, str]]
         # Ray refuses resources when it joins a cluster, and variables that the job was submitted with.
         defaults += ["ray_kwargs.ray_init.num_cpus=null", "++ray_kwargs.ray_init.num_gpus=null"]
         env["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"
-    return [sys.executable, "-m", "recipes.monitored_trainer", *arguments, *defaults, *overrides], env
+    return [sys.executable, "-m", "recipes.main_ppo", *arguments, *defaults, *overrides], env
 
 
 def _check(config: DictConfig, gpus: list[hardware.Gpu]) -> None:
     if config.trainer.device == "cuda" and not gpus and not hardware.ray_address():
         raise InputError("the config asks for a GPU, but nvidia-smi finds none; use hardware=cpu or sft_hardware=cpu")
+    if "monitor" in config:
+        check_alarms(config.monitor.alarms)
     for key in ("train_files", "val_files"):
         files = config.data[key]
         for file in [files] if isinstance(files, str) else files or []:

@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from data_prep.atomic import atomic_output
+from data_prep.errors import InputError
 
 KINDS = ("factor", "rise", "fall")
 
@@ -42,20 +43,23 @@ def rollout_metrics(
     return {key: fmean(numbers) for key, numbers in values.items()} | {"rollout/identical_answers": fmean(shared)}
 
 
+def check_alarms(alarms: Mapping[str, Mapping[str, float]]) -> None:
+    """Raise an ``InputError`` for a metric whose limits are none of ``KINDS``."""
+    for pattern, limits in alarms.items():
+        if not limits or (unknown := set(limits) - set(KINDS)):
+            named = ", ".join(unknown) if limits else "no limit"
+            raise InputError(f"monitor.alarms of {pattern}: {named}; give one or more of {', '.join(KINDS)}")
+
+
 class Drift:
     """Compares a run's metrics with their means over its first steps, its baseline.
 
     ``alarms`` maps a metric's name, or a pattern such as ``rollout/score/*``, to its limits: ``factor`` (alarm beyond
     that many times the baseline or below its inverse), ``rise`` and ``fall`` (alarm that far above or below it). The
     baseline is kept in ``file``, so that a run that resumes is compared with its beginning.
-
-    Raises ``ValueError`` for a limit of another kind.
     """
 
     def __init__(self, alarms: Mapping[str, Mapping[str, float]], baseline_steps: int, file: Path):
-        for pattern, limits in alarms.items():
-            if not limits or (unknown := set(limits) - set(KINDS)):
-                raise ValueError(f"monitor.alarms {pattern}: {unknown or 'no limit'}; use {', '.join(KINDS)}")
         self.alarms = alarms
         self.baseline_steps = baseline_steps
         self.file = file

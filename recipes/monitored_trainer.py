@@ -1,22 +1,14 @@
-"""verl's synchronous GRPO trainer with the metrics and alarms of ``recipes.monitor``; what ``recipes.launch`` starts.
+"""verl's synchronous GRPO trainer with the metrics and alarms of ``recipes.monitor``.
 
-Registered with verl as ``trainer.v1.trainer_mode: monitored``. verl itself logs the reward function's score, but none
-of the other values that it returns.
-
-``python -m recipes.monitored_trainer --config-dir configs --config-name ehrsql_grpo`` is ``verl.trainer.main_ppo`` with
-a task runner that knows this trainer, the way verl means recipes to add one.
+Registered with verl as ``trainer.v1.trainer_mode: monitored`` by importing this module. verl itself logs the reward
+function's score, but none of the other values that it returns.
 """
 
 from pathlib import Path
 
-import hydra
-import ray
 import transfer_queue as tq
 from omegaconf import DictConfig, OmegaConf
-from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
-from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
-from verl.utils.config import validate_config
 
 from recipes.monitor import Drift, rollout_metrics
 
@@ -43,18 +35,3 @@ class MonitoredTrainer(PPOTrainerSync):
         metrics["monitor/alarms"] = len(alarms)
         for line in alarms:
             print(line, flush=True)
-
-
-@ray.remote
-class TaskRunner(TaskRunnerV1.__ray_actor_class__):
-    """verl's task runner. Ray imports this module in the runner's process, which registers the trainer there."""
-
-
-@hydra.main(config_path=None, version_base=None)
-def main(config: DictConfig) -> None:
-    validate_config(config, need_reference_policy(config), need_critic(config))
-    run_ppo(config, task_runner_class=TaskRunner)
-
-
-if __name__ == "__main__":
-    main()

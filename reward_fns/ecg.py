@@ -5,10 +5,10 @@ the model's text                         score
 =======================================  ===========================================================================
 says the reference's facts               1.0, in ten words or in a hundred
 says some of them                        in between
-contradicts a key fact, or says it both  at most 0.05, however fluent
-ways
+contradicts a key fact, says it both     at most 0.05, however fluent
+ways, or this "or" that
 names the right one among alternatives   less, the more alternatives
-echoes the question, boilerplate, a      next to nothing
+restates the question, boilerplate, a    next to nothing
 long list of terms
 empty, or reasoning without an answer    0.0
 the grader failed                        0.0, and ``grader_failed`` = 1.0

@@ -3,9 +3,11 @@
 1. Coverage: the weighted share of the reference's facts that the question does not hold already. ``FULL_COVERAGE`` of
    it is enough, so that a right answer in ten words scores like one in a hundred.
 2. Contradiction: a fact denied, the opposite direction, another lead, rhythm, drug or number in place of the
-   reference's, yes for no. It lowers the score; from ``KEY_CONTRADICTION`` on it caps it at ``CONTRADICTED``.
-3. Similarity in meaning joins for what the ontology does not know. It is bounded, it is never enough alone, and an
-   answer about something else is cut by it.
+   reference's or next to it with an "or", yes for no. It lowers the score; from ``KEY_CONTRADICTION`` on it caps it at
+   ``CONTRADICTED``.
+3. Similarity in meaning joins for what the ontology does not know: that of what answer and reference add to the
+   question, so that the question restated gains nothing. It is bounded, it is never enough alone, and an answer about
+   something else is cut by it.
 
 The thresholds were chosen on 160 questions of ECG-Expert-QA with right and wrong answers written for them
 (tests/test_ecg_grader.py measures them).
@@ -94,15 +96,16 @@ class EcgGrade:
 def grade(answer: str, reference: Reference) -> EcgGrade:
     """Grade ``answer``, the model's text without any reasoning, against ``reference``.
 
-    An empty answer scores 0, and so does one that ends as a question: the question copied, with or without a verdict.
+    An empty answer scores 0, and so does one that only asks: the question copied, with or without a verdict.
     """
-    if reference.kind != "entities":
-        answer = _said_once(answer, reference.question)
-    if not answer.strip() or answer.rstrip().endswith("?"):
-        return EcgGrade(0.0, 0.0, 0.0)
     if reference.kind == "entities":
         f1 = entity_f1(split_entities(answer), reference.entities)
         return EcgGrade(f1, f1, 0.0)
+    if _repeats(answer):
+        return EcgGrade(0.0, 0.0, 0.0)
+    answer = _statements(answer, reference.question)
+    if not answer:
+        return EcgGrade(0.0, 0.0, 0.0)
     reading = read(answer)
     match = _Match(reading, reference)
     coverage = match.coverage()
@@ -111,17 +114,26 @@ def grade(answer: str, reference: Reference) -> EcgGrade:
     reasons = tuple(reason for _, reason in contradictions)
     if worst >= KEY_CONTRADICTION:
         return EcgGrade(min(coverage, CONTRADICTED), coverage, worst, reasons)
-    if _stuffed(answer, reading):
+    if reading.words >= TELEGRAM_WORDS and reading.function_words < TELEGRAM_FUNCTION_WORDS:
         return EcgGrade(0.0, coverage, worst, reasons)
     full = FINDINGS_COVERAGE if reference.kind == "findings" else FULL_COVERAGE
     value = _with_meaning(min(1.0, coverage / full) ** STRAY, match.known_coverage(), answer, reading, reference)
     return EcgGrade(value * (1 - worst) ** 2, coverage, worst, reasons)
 
 
-def _said_once(answer: str, question: str) -> str:
-    """``answer`` without the question, where it is copied, and with each sentence once: neither adds anything."""
-    sentences = SENTENCE_END.split(answer.replace(question, " ") if question else answer)
-    return " ".join(dict.fromkeys(sentence.strip() for sentence in sentences))
+def _statements(answer: str, question: str) -> str:
+    """``answer`` with each sentence once, without those that ask and without the question: they add nothing."""
+    sentences = (
+        sentence.strip() for sentence in SENTENCE_END.split(answer.replace(question, " ") if question else answer)
+    )
+    return " ".join(dict.fromkeys(sentence for sentence in sentences if not sentence.endswith("?"))).strip()
+
+
+def _repeats(answer: str) -> bool:
+    """Whether a text says the same words over and over."""
+    words = answer.lower().split()
+    runs = [tuple(words[start : start + 3]) for start in range(len(words) - 2)]
+    return len(words) >= TELEGRAM_WORDS and len(set(runs)) < len(runs) / 2
 
 
 def _with_meaning(value: float, known: float, answer: str, reading: Reading, reference: Reference) -> float:
@@ -162,15 +174,6 @@ def _added_meaning(vector: np.ndarray, reference: Reference) -> float:
 
 def _clip(value: float) -> float:
     return min(1.0, max(0.0, value))
-
-
-def _stuffed(answer: str, reading: Reading) -> bool:
-    """A long list of terms without grammar, or the same words over and over."""
-    if reading.words < TELEGRAM_WORDS:
-        return False
-    words = answer.lower().split()
-    runs = [tuple(words[start : start + 3]) for start in range(len(words) - 2)]
-    return reading.function_words < TELEGRAM_FUNCTION_WORDS or len(set(runs)) < len(runs) / 2
 
 
 def split_entities(text: str) -> list[str]:
@@ -224,8 +227,10 @@ class _Match:
             if related or _same_quantity(other, fact):
                 return 1 if other.negated == fact.negated else -1
         if fact.slot.startswith(DIRECTION):
+            axis = fact.slot.split()[1]
+            asked = any(slot.startswith(DIRECTION + axis) and value == fact.value for slot, value in self.asked)
             same = (other for other in self._axis(fact) if (other.value, other.negated) == (fact.value, fact.negated))
-            return 0.5 if any(same) else 0
+            return 0.5 if not asked and any(same) else 0
         return 0
 
     def _axis(self, fact: Fact) -> list[Fact]:
@@ -276,7 +281,7 @@ class _Match:
                 slots[fact.slot][fact] = weight
         for slot, facts in slots.items():
             if slot.startswith(DIRECTION):
-                yield from self._this_way_or_that(slot)
+                yield from self._this_way_or_that(slot, {fact.value for fact in facts})
                 yield from self._turned_round(slot, facts)
                 continue
             if slot not in ASKED_KINDS:
@@ -305,10 +310,10 @@ class _Match:
             if len(wanted) == 1 and said and not said & wanted:
                 yield ELSEWHERE * weight, f"opposite {axis}"
 
-    def _this_way_or_that(self, slot: str):
+    def _this_way_or_that(self, slot: str, values: set[str]):
         """Parts of a sentence, with "or" between them, that say opposite directions of the same thing."""
         _, axis, target = slot.split(" ", 2)
-        if axis not in STRONG_AXES:
+        if axis not in STRONG_AXES or len(values) > 1:
             return
         for parts in self.reading.branches:
             # "It shortens" leaves open what, and the other part says it.

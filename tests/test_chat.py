@@ -64,7 +64,7 @@ def spawn(*arguments: object) -> pexpect.spawn:
     environment = os.environ | {"HARDWARE": "cpu", "TERM": "xterm", "OMP_NUM_THREADS": "1"}
     command = ["-m", "recipes.chat", *map(str, arguments)]
     child = pexpect.spawn(
-        sys.executable, command, cwd=str(REPO), env=environment, encoding="utf-8", timeout=120, dimensions=(50, 200)
+        sys.executable, command, cwd=str(REPO), env=environment, encoding="utf-8", timeout=300, dimensions=(50, 200)
     )
     child.logfile_read = io.StringIO()
     child.expect(PROMPT)
@@ -162,7 +162,7 @@ def test_sql_is_executed_and_harms_nothing(output_dir):
 
 def test_bad_input_is_one_line_and_fails(tmp_path):
     command = [sys.executable, "-m", "recipes.chat", "--recipe", "ehrsql", "--db_path", tmp_path / "absent.sqlite"]
-    result = subprocess.run([*command, "--models", tmp_path], cwd=REPO, capture_output=True, text=True, timeout=120)
+    result = subprocess.run([*command, "--models", tmp_path], cwd=REPO, capture_output=True, text=True, timeout=300)
     assert result.returncode == 1
     assert (result.stdout, result.stderr.count("\n")) == ("", 1)
     assert "absent.sqlite" in result.stderr

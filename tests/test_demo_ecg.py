@@ -157,7 +157,7 @@ def test_keys_are_those_of_ecg_expert_qa(folder, records):
 
 def test_sizes(records):
     counts = {file: len(question_answers(file, entries)) for file, entries in records.items()}
-    assert sum(counts.values()) == 6000
+    assert sum(counts.values()) == 5000
     assert min(counts.values()) >= 300
 
 

@@ -283,7 +283,7 @@ def test_the_question_restated_behind_the_right_verdict_is_not_enough():
     question = "Would guidelines recommend chest compressions for asystole?"
     reference = "Yes, the standard treatment of asystole is chest compressions."
     restated = "Yes, guidelines would recommend chest compressions for asystole."
-    assert score(question, reference, restated) < 0.4 < score(question, reference, reference)
+    assert score(question, reference, restated) < 0.6 < score(question, reference, reference)
 
 
 def test_the_question_copied_behind_a_verdict_does_not_pay():

@@ -1,6 +1,7 @@
 import pytest
 
-from recipes.monitor import Drift, rollout_metrics
+from data_prep.errors import InputError
+from recipes.monitor import Drift, check_alarms, rollout_metrics
 
 REWARD = {"score": 0.5, "acc": 1.0, "contradiction": 0.0}
 
@@ -82,6 +83,7 @@ def test_patterns_cover_all_categories(tmp_path):
     assert "ecg/CD" in line
 
 
-def test_an_unknown_limit_is_named(tmp_path):
-    with pytest.raises(ValueError, match="rize"):
-        drift(tmp_path, rize=1)
+@pytest.mark.parametrize(("limits", "named"), [({"rize": 1}, "rize"), ({}, "no limit")])
+def test_a_bad_limit_is_named(limits, named):
+    with pytest.raises(InputError, match=f"length: {named}"):
+        check_alarms({"length": limits})

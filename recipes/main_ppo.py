@@ -1,0 +1,30 @@
+"""``verl.trainer.main_ppo`` with a task runner that knows ``recipes.monitored_trainer``; ``recipes.launch`` starts it.
+
+``python -m recipes.main_ppo --config-dir configs --config-name ehrsql_grpo hydra.searchpath=[...]``. Subclassing the
+task runner is how verl means recipes to add to it (``run_ppo``).
+"""
+
+import hydra
+import ray
+from omegaconf import DictConfig
+from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.utils.config import validate_config
+
+
+@ray.remote
+class TaskRunner(TaskRunnerV1.__ray_actor_class__):
+    def run(self, config: DictConfig) -> None:
+        import recipes.monitored_trainer  # noqa: F401  registers the trainer in this process of Ray's
+
+        super().run(config)
+
+
+@hydra.main(config_path=None, version_base=None)
+def main(config: DictConfig) -> None:
+    validate_config(config, need_reference_policy(config), need_critic(config))
+    run_ppo(config, task_runner_class=TaskRunner)
+
+
+if __name__ == "__main__":
+    main()
