@@ -28,9 +28,10 @@ class MonitoredTrainer(PPOTrainerSync):
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
         data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=list(FIELDS))
-        rewards = [fields["reward_extra_info"] for fields in data["extra_fields"].tolist()]
         responses = [response.tolist() for response in data["responses"].unbind()]
-        metrics |= rollout_metrics(data["uid"].tolist(), responses, data["data_source"].tolist(), rewards)
+        uids, sources, extra = (data.pop(field).tolist() for field in ("uid", "data_source", "extra_fields"))
+        rewards = [fields["reward_extra_info"] for fields in extra]
+        metrics |= rollout_metrics(uids, responses, sources, rewards)
         alarms = self.drift.check(global_steps, metrics)
         metrics["monitor/alarms"] = len(alarms)
         for line in alarms:
