@@ -1,13 +1,13 @@
 """What a training step's rollouts look like beyond their mean reward, and alarms when that drifts.
 
-``rollout_metrics`` turns the rollouts of a step into metrics, ``Drift`` compares any metric of a step with its mean
-over the run's first steps and words an alarm. ``recipes.monitored_trainer`` feeds both from verl.
+``rollout_metrics`` turns the rollouts of a step into metrics, ``Drift`` compares the mean of any metric over the last
+steps with that over the run's first ones, and words an alarm. ``recipes.monitored_trainer`` feeds both from verl.
 """
 
 import fnmatch
 import json
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -52,38 +52,48 @@ def check_alarms(alarms: Mapping[str, Mapping[str, float]]) -> None:
 
 
 class Drift:
-    """Compares a run's metrics with their means over its first steps, its baseline.
+    """Compares the means of a run's metrics over its last steps with those over its first ones, its baseline.
+
+    Means of as many steps both, ``steps``: single steps differ by the prompts that they happen to have.
 
     ``alarms`` maps a metric's name, or a pattern such as ``rollout/score/*``, to its limits: ``factor`` (alarm beyond
     that many times the baseline or below its inverse), ``rise`` and ``fall`` (alarm that far above or below it). The
     baseline is kept in ``file``, so that a run that resumes is compared with its beginning.
     """
 
-    def __init__(self, alarms: Mapping[str, Mapping[str, float]], baseline_steps: int, file: Path):
+    def __init__(self, alarms: Mapping[str, Mapping[str, float]], steps: int, file: Path):
         self.alarms = alarms
-        self.baseline_steps = baseline_steps
+        self.steps = steps
         self.file = file
+        self.last: deque[dict[str, float]] = deque(maxlen=steps)
         self.first: list[dict[str, float]] = json.loads(file.read_text()) if file.is_file() else []
 
     def check(self, step: int, metrics: Mapping[str, Any]) -> list[str]:
-        """One line for each metric of this step that has drifted; none during the baseline's steps."""
+        """One line for each metric that has drifted by this step; none before there are last steps too."""
         watched = {name: float(value) for name, value in metrics.items() if self._limits(name)}
-        if len(self.first) < self.baseline_steps:
+        if len(self.first) < self.steps:
             self.first.append(watched)
             with atomic_output(self.file) as partial:
                 partial.write_text(json.dumps(self.first))
             return []
+        self.last.append(watched)
+        if len(self.last) < self.steps:
+            return []
         lines = []
-        for name, value in watched.items():
-            if not (before := [metrics[name] for metrics in self.first if name in metrics]):
-                continue
-            baseline = fmean(before)
-            if limit := _beyond(value, baseline, self._limits(name)):
-                lines.append(f"ALARM step {step}: {name} is {value:.3g}, {limit} the first steps' {baseline:.3g}")
+        for name in watched:
+            before, now = (_mean(name, records) for records in (self.first, self.last))
+            if before is not None and (limit := _beyond(now, before, self._limits(name))):
+                lines.append(f"ALARM step {step}: {name} is {now:.3g}, {limit} the first steps' {before:.3g}")
         return lines
 
     def _limits(self, name: str) -> Mapping[str, float]:
         return next((limits for pattern, limits in self.alarms.items() if fnmatch.fnmatchcase(name, pattern)), {})
+
+
+def _mean(name: str, records: Iterable[Mapping[str, float]]) -> float | None:
+    """The mean of a metric over the steps that have it; None without any."""
+    values = [metrics[name] for metrics in records if name in metrics]
+    return fmean(values) if values else None
 
 
 def _beyond(value: float, baseline: float, limits: Mapping[str, float]) -> str:

@@ -59,9 +59,10 @@ def drift(tmp_path, steps=2, **limits) -> Drift:
 )
 def test_an_alarm_beyond_each_limit(tmp_path, limits, value, alarm):
     monitor = drift(tmp_path, **limits)
-    assert monitor.check(1, {"length": 9.0}) == monitor.check(2, {"length": 11.0}) == []
-    lines = monitor.check(3, {"length": value, "other": 1e9})
-    assert lines == ([f"ALARM step 3: length is {value:.3g}, {alarm}"] if alarm else [])
+    for step, length in enumerate((9.0, 11.0, value - 1)):
+        assert monitor.check(step, {"length": length}) == []
+    lines = monitor.check(4, {"length": value + 1, "other": 1e9})
+    assert lines == ([f"ALARM step 4: length is {value:.3g}, {alarm}"] if alarm else [])
 
 
 def test_a_resumed_run_is_compared_with_its_beginning(tmp_path):
