@@ -14,7 +14,8 @@ train_sft "$PARQUET/valid.parquet" # finished before: sets START_MODEL and what 
 source benchmarks/continued_sft.sh
 continue_sft "$PARQUET/valid.parquet"
 stage evaluate_continued_sft python -m recipes.evaluate --dataset_path "$PARQUET/test.parquet" --db_path "$DATABASE" \
-  --max_response_length "$RECIPE_MAX_RESPONSE_LENGTH" --model_name "$MODELS/continued_sft" \
+  --max_response_length "$RECIPE_MAX_RESPONSE_LENGTH" ${NUM_SAMPLES:+--num_samples "$NUM_SAMPLES"} \
+  --model_name "$MODELS/continued_sft" \
   --output_dir "$OUTPUT_DIR/results/continued_sft"
 python -m recipes.summary --runs start="$OUTPUT_DIR/results/start" continued_sft="$OUTPUT_DIR/results/continued_sft" \
   grpo="$OUTPUT_DIR/results/grpo" --metrics "$OUTPUT_DIR/grpo/metrics" --out_dir "$OUTPUT_DIR/comparison"

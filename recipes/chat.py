@@ -102,17 +102,24 @@ def make_task(args: argparse.Namespace) -> Task:
     return EhrsqlTask(args.prompt, args.db_path or args.output_dir / "data" / "mimic_iv.sqlite")
 
 
-def load_models(args: argparse.Namespace) -> list[ChatModel]:
-    """The models of ``--models``, in order; all are checked before the first is loaded.
+def find_models(args: argparse.Namespace) -> dict[str, str]:
+    """The folder or hub id of each of ``--models`` by its name, in order.
 
     Raises:
-        InputError: a model is missing or cannot be used.
+        InputError: a model is missing.
     """
     names = args.models or [last_stage(args.output_dir)]
-    paths = [find_model(name, args.output_dir) for name in names]
-    forbid_network(paths)
+    return {name: find_model(name, args.output_dir) for name in names}
+
+
+def load_models(args: argparse.Namespace, paths: dict[str, str]) -> list[ChatModel]:
+    """The models of ``find_models``; all are checked before the first is loaded.
+
+    Raises:
+        InputError: a model cannot be used.
+    """
     options = ChatOptions(args.max_response_length, args.temperature)
-    models = [ChatModel(name, path, options) for name, path in zip(names, paths, strict=True)]
+    models = [ChatModel(name, path, options) for name, path in paths.items()]
     for model in models:
         model.load()
     return models
@@ -147,6 +154,8 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"--seed is {args.seed}; give 0 or more")
     load_dotenv(CONFIG_DIR.parent / ".env")
     args.output_dir = args.output_dir or Path("outputs") / f"{args.recipe}_tiny"
+    paths = find_models(args)
+    forbid_network(list(paths.values()))  # before Gradio imports what reads it
     if args.ui:
         from recipes import chat_ui  # gradio takes seconds to import
 
@@ -154,7 +163,7 @@ def main(argv: list[str] | None = None) -> None:
     task = make_task(args)
     console = Console(markup=False, highlight=False, emoji=False)
     with console.status("loading"):
-        models = load_models(args)
+        models = load_models(args, paths)
     import torch  # takes seconds to import
 
     torch.manual_seed(args.seed)

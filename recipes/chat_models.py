@@ -12,6 +12,7 @@ from data_prep.chat_template import chat_template_variables
 from data_prep.errors import InputError
 from recipes import hardware
 from recipes.generation import GenerationOptions, Generator
+from recipes.models import EXPORT_FIGURES
 
 STAGES = ("sft", "grpo")  # of a recipe, in order; each in models/<stage> of its output folder
 
@@ -57,10 +58,8 @@ def _has_model(folder: Path) -> bool:
 
 
 def _start_model(models: Path) -> str:
-    from recipes.export import FIGURES  # imports torch, which takes seconds
-
     for stage in STAGES:
-        file = models / stage / FIGURES
+        file = models / stage / EXPORT_FIGURES
         if file.is_file():
             try:
                 return json.loads(file.read_text())["start_model"]
@@ -68,7 +67,9 @@ def _start_model(models: Path) -> str:
                 raise InputError(
                     f"{file} names no start_model; export again, or name the base model's folder"
                 ) from error
-    raise InputError(f"no {FIGURES} in {models}/sft or /grpo names a base model; train first, or name its folder")
+    raise InputError(
+        f"no {EXPORT_FIGURES} in {models}/sft or /grpo names a base model; train first, or name its folder"
+    )
 
 
 def forbid_network(paths: list[str]) -> None:

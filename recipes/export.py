@@ -23,11 +23,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from data_prep.atomic import atomic_output
 from data_prep.chat_template import chat_template_variables
 from data_prep.errors import InputError
+from recipes.models import EXPORT_FIGURES
 
 # The export is bfloat16, the policy float32: the mean difference that rounding makes is below this, in nats a token.
 MAX_MEAN_LOGPROB_DIFFERENCE = 0.05
 CONTINUATION_TOKENS = 32
-FIGURES = "export.json"  # also tells a folder made here, which may be made anew, from others
 
 
 def latest_checkpoint(run_dir: Path) -> Path:
@@ -158,10 +158,10 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"no such file: {args.prompts}; run data_prep.ehrsql first")
 
     checkpoint = latest_checkpoint(args.checkpoint_dir)
-    with atomic_output(args.out_dir, FIGURES) as folder:
+    with atomic_output(args.out_dir, EXPORT_FIGURES) as folder:
         merge(checkpoint, args.start_model, folder)
         figures = verify(checkpoint, args.start_model, folder, args.prompts)
-        (folder / FIGURES).write_text(json.dumps(figures, indent=1) + "\n")
+        (folder / EXPORT_FIGURES).write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
     changed = f"{figures['tensors_changed']} of {figures['tensors']} tensors changed"
     print(f"exported {checkpoint} to {args.out_dir}: {changed}")

@@ -90,7 +90,7 @@ def _check(config: DictConfig, gpus: list[hardware.Gpu]) -> None:
     if config.trainer.device == "cuda" and not gpus and not hardware.ray_address():
         raise InputError("the config asks for a GPU, but nvidia-smi finds none; use hardware=cpu or sft_hardware=cpu")
     if "monitor" in config:
-        check_alarms(config.monitor.alarms)
+        check_alarms(OmegaConf.to_container(config.monitor.alarms))
     for key in ("train_files", "val_files"):
         files = config.data[key]
         for file in [files] if isinstance(files, str) else files or []:

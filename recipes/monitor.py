@@ -46,9 +46,11 @@ def rollout_metrics(
 def check_alarms(alarms: Mapping[str, Mapping[str, float]]) -> None:
     """Raise an ``InputError`` for a metric whose limits are none of ``KINDS``."""
     for pattern, limits in alarms.items():
-        if not limits or (unknown := set(limits) - set(KINDS)):
-            named = ", ".join(unknown) if limits else "no limit"
-            raise InputError(f"monitor.alarms of {pattern}: {named}; give one or more of {', '.join(KINDS)}")
+        if not isinstance(limits, Mapping) or not limits:
+            raise InputError(f"monitor.alarms of {pattern}: no limit; give one or more of {', '.join(KINDS)}")
+        for kind, limit in limits.items():
+            if kind not in KINDS or not isinstance(limit, (int, float)) or limit <= 0:
+                raise InputError(f"monitor.alarms of {pattern}: {kind} is {limit}; give {', '.join(KINDS)} above 0")
 
 
 class Drift:

@@ -50,6 +50,8 @@ TOLERANCE = 0.05  # of a number
 OVERLAP = 0.8  # of two ranges that agree, of the wider one
 SAME_ENTITY = 85  # of 100, rapidfuzz's ratio of the sorted words
 MEANING_SHARE = 0.3  # the most that similarity in meaning adds
+MEANS = 0.5  # similarity to the reference from which it does
+ALONE = 0.3  # share of it where the facts give nothing: boilerplate can lift an answer over the threshold
 ADDED = 0.15, 0.5  # similarity of what answer and reference add to the question that counts not at all, and in full
 ADDED_SIZE = 0.4  # length, of 1, of what an answer must add at least for that
 KNOWN_ENOUGH = 0.6  # of the reference's facts in the ontology, for an answer to be on topic
@@ -150,8 +152,8 @@ def _with_meaning(value: float, known: float, answer: str, reading: Reading, ref
     if value < 1:
         low, high = ADDED
         added = _clip((_added_meaning(vector, reference) - low) / (high - low))
-        if meaning >= 0.5:
-            value += MEANING_SHARE * added
+        if meaning >= MEANS:
+            value += MEANING_SHARE * added * min(1.0, ALONE + value)
         if reference.polarity and reading.polarity == reference.polarity and reading.words >= LEAST_REASON_WORDS:
             value = max(value, VERDICT + (POLARITY_SHARE - VERDICT) * added)
     off, on = ON_TOPIC

@@ -13,12 +13,25 @@ THINK=${THINK:-}                                # 1: reasoning in <think>, then 
 HARDWARE_CONFIG=${HARDWARE_CONFIG:-}            # a file of configs/hardware for GRPO; empty: by what is there
 # ----------------------------------------------------------------------------------------------------------------------
 
+case "$THINK" in
+  "" | 1) ;;
+  0) THINK="" ;;
+  *) die "THINK=$THINK: use 1, or nothing" ;;
+esac
+for position in "${!OVERRIDES[@]}"; do # adapter= is for SFT and GRPO alike
+  case "${OVERRIDES[position]}" in
+    adapter=*) ADAPTER=${OVERRIDES[position]#*=}; unset "OVERRIDES[position]" ;;
+  esac
+done
+
 choose "ecg/$PRESET"
 SFT_CHOICES+=(sft_adapter="$ADAPTER")
 GRPO+=(adapter="$ADAPTER")
 
 ecg_data() { # raw data -> parquet, and the start model; sets START_MODEL
   local raw=$ECG_DATA shares=()
+  same_data "$ECG_DATA" "$SEED" "$THINK" "$RECIPE_SFT_SHARE"
+  contents reward_fns/ecg_ontology.yaml configs/ecg_prompts/system.jinja configs/ecg_prompts/user.jinja
   if [ -n "$raw" ]; then
     inputs "$raw"/*.json
   else

@@ -16,6 +16,7 @@ choose "$PRESET"
 ehrsql_data() { # raw data -> database -> questions -> parquet, and the start model; sets DATABASE and START_MODEL
   local data=$OUTPUT_DIR/data questions=$EHRSQL_DATA
   DATABASE=$EHR_DB
+  same_data "$EHRSQL_DATA" "$EHR_DB" "$SEED" "$RECIPE_PROMPT" "$RECIPE_GOLD_SQL_SHARE"
   if [ -n "$EHRSQL_DATA" ]; then
     inputs "$EHR_DB" "$EHRSQL_DATA"/*/*.json
   else

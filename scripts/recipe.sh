@@ -20,12 +20,13 @@ choose() { # PRESET: the Hydra choices of all stages (CHOICES) and of SFT (SFT_C
   SFT_CHOICES=(preset="$1") # without what concerns GRPO alone: SFT is not repeated for it
   local argument
   for argument in ${RECIPE_OVERRIDES[@]+"${RECIPE_OVERRIDES[@]}"}; do
-    case "$argument" in recipe.grpo.*) ;; *) SFT_CHOICES+=("$argument") ;; esac
+    case "$argument" in recipe.grpo.* | recipe.judge_*) ;; *) SFT_CHOICES+=("$argument") ;; esac
   done
   GRPO=("${RECIPE}_grpo" "${CHOICES[@]}" ${HARDWARE_CONFIG:+hardware="$HARDWARE_CONFIG"})
 }
 
-recipe_start() { # CONFIG [overrides...]: set-up, check of the overrides and of the machine, lock
+recipe_start() { # CONFIG [overrides...]: set-up, check of the settings and of the machine, lock
+  [[ "$SEED" =~ ^[0-9]+$ ]] || die "SEED=$SEED: give a whole number"
   bash scripts/setup.sh
   PATH=$(realpath "$VENV/bin"):$PATH
   local settings

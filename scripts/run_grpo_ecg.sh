@@ -10,6 +10,7 @@ NUM_SAMPLES=${NUM_SAMPLES:-} # test questions of the evaluations; empty: all
 
 [[ "$NUM_SAMPLES" =~ ^([1-9][0-9]*)?$ ]] || die "NUM_SAMPLES=$NUM_SAMPLES: give a number of test questions, or nothing for all"
 recipe_start "${GRPO[@]}" ${OVERRIDES[@]+"${OVERRIDES[@]}"}
+python -m recipes.config ecg_sft "${SFT_CHOICES[@]}" >/dev/null # a mistake for SFT alone shows now
 ecg_data
 BASE_MODEL=$START_MODEL
 train_sft "$PARQUET/grpo_valid.parquet"
@@ -29,4 +30,4 @@ evaluate grpo "$MODELS/grpo"
 python -m recipes.summary --runs "${RUNS[@]}" --metrics "$OUTPUT_DIR/grpo/metrics" --out_dir "$OUTPUT_DIR/summary"
 [ "$RECIPE_MODEL" = tiny ] || evaluate base "$BASE_MODEL" # the tiny one's weights are random
 python -m recipes.compare "${RUNS[@]}" --out_dir "$OUTPUT_DIR/comparison"
-echo "talk to it: bash scripts/chat_with_model.sh --recipe ecg --output_dir $OUTPUT_DIR"
+echo "talk to it: bash scripts/chat_with_model.sh --recipe ecg --output_dir $OUTPUT_DIR${THINK:+ --think}"

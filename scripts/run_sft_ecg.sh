@@ -17,7 +17,7 @@ set -euo pipefail
 usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"; }
 fail() { echo "run_sft_ecg.sh: $*; see bash scripts/run_sft_ecg.sh --help" >&2; exit 2; }
 
-BATCH_SIZE="" ACCUMULATION=1 ARGUMENTS=()
+MODEL="" BATCH_SIZE="" ACCUMULATION=1 ARGUMENTS=()
 while [ $# -gt 0 ]; do
   case "$1" in
     --help | -h) usage; exit 0 ;;
@@ -25,18 +25,19 @@ while [ $# -gt 0 ]; do
       --lora_r | --lora_alpha)
       [ $# -ge 2 ] || fail "$1 needs a value"
       case "$1" in
-        --model_name) ARGUMENTS+=("recipe.model='$2'") ;;
+        --model_name) MODEL=$2; ARGUMENTS+=("recipe.model='$2'") ;;
         --num_epochs) ARGUMENTS+=("recipe.sft.epochs=$2") ;;
         --batch_size) BATCH_SIZE=$2 ;;
         --gradient_accumulation_steps) ACCUMULATION=$2 ;;
         --learning_rate) ARGUMENTS+=("recipe.sft.learning_rate=$2") ;;
         --max_seq_length) ARGUMENTS+=("recipe.max_length=$2") ;;
-        --lora_r) ARGUMENTS+=("model.lora_rank=$2") ADAPTER=lora ;;
-        --lora_alpha) ARGUMENTS+=("model.lora_alpha=$2") ADAPTER=lora ;;
+        --lora_r) ARGUMENTS+=("model.lora_rank=$2"); export ADAPTER=lora ;;
+        --lora_alpha) ARGUMENTS+=("model.lora_alpha=$2"); export ADAPTER=lora ;;
       esac
       shift 2
       ;;
     --*) fail "unknown option $1" ;;
+    hardware=*) fail "$1 is for GRPO; use sft_hardware=cpu or sft_hardware=gpu" ;;
     *) ARGUMENTS+=("$1"); shift ;;
   esac
 done
@@ -46,6 +47,12 @@ done
 [ "$ACCUMULATION" = 1 ] || [ -n "$BATCH_SIZE" ] || fail "--gradient_accumulation_steps multiplies --batch_size; give that too"
 [ -z "$BATCH_SIZE" ] || ARGUMENTS+=("recipe.sft.batch_size=$((BATCH_SIZE * ACCUMULATION))")
 set -- ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
+if [ -n "$MODEL" ] && [ -z "${PRESET:-}" ]; then # the preset that is made for the model
+  for file in "$(dirname "$0")"/../configs/preset/ecg/*.yaml; do
+    name=$(basename "$file" .yaml)
+    if grep -qxF "  model: $MODEL" "$(dirname "$0")/../configs/preset/$name.yaml"; then export PRESET=$name; fi
+  done
+fi
 
 source "$(dirname "$0")/ecg.sh"
 

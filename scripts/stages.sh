@@ -1,6 +1,7 @@
 # Sourced by the run scripts: stages that are not repeated once finished, and one run at a time in an output folder.
 #
 #   inputs FILE...          what follows depends on these files' sizes and times too.
+#   contents FILE...        the same for what files of the repository hold.
 #   stage NAME command...   runs the command and leaves in $OUTPUT_DIR/stages/NAME a key, made of the command and of the
 #                           stages before it, and the seconds it took. A stage whose key is there already is skipped.
 #   training_stage NAME CHECKPOINTS command...
@@ -17,6 +18,18 @@ take_lock() { # held until this script and the programs it started have ended
 key_of() { printf '%s\n' "$UPSTREAM" "$@" | sha256sum | cut -c1-16; }
 
 inputs() { UPSTREAM=$(key_of "$(stat -c '%n %s %Y' -- "$@" 2>&1)"); }
+
+contents() { UPSTREAM=$(key_of "$(sha256sum -- "$@")"); }
+
+# Refuses data for a folder that holds another run's, before anything of it is written over.
+same_data() { # settings...
+  local origin=$OUTPUT_DIR/stages/data.origin key
+  key=$(key_of "$@")
+  if [ -f "$origin" ] && [ "$(cat "$origin")" != "$key" ]; then
+    die "$OUTPUT_DIR holds a run on other data, or with another seed or other settings of the data; choose another OUTPUT_DIR"
+  fi
+  echo "$key" > "$origin"
+}
 
 stage() {
   local name=$1 stamp=$OUTPUT_DIR/stages/$1 key start=$SECONDS

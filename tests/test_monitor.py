@@ -84,7 +84,9 @@ def test_patterns_cover_all_categories(tmp_path):
     assert "ecg/CD" in line
 
 
-@pytest.mark.parametrize(("limits", "named"), [({"rize": 1}, "rize"), ({}, "no limit")])
+@pytest.mark.parametrize(
+    ("limits", "named"), [({"rize": 1}, "rize"), ({}, "no limit"), (3, "no limit"), ({"rise": "abc"}, "rise is abc")]
+)
 def test_a_bad_limit_is_named(limits, named):
     with pytest.raises(InputError, match=f"length: {named}"):
         check_alarms({"length": limits})
