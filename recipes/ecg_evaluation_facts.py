@@ -1,12 +1,9 @@
-"""Which facts of a reference an answer covers, misses and contradicts, for people to look at.
-
-The one place outside the grader that looks into how it matches facts.
-"""
+"""Which facts of a reference an answer covers, misses and contradicts, for people to look at."""
 
 from dataclasses import dataclass
 
 from reward_fns.ecg_facts import DIMENSIONS, DIRECTION, LEAD, WORD, Fact, read
-from reward_fns.ecg_grader import _Match
+from reward_fns.ecg_match import FactMatch
 from reward_fns.ecg_reference import Reference
 
 COVERED, MISSING, CONTRADICTED = "covered", "missing", "contradicted"
@@ -32,7 +29,7 @@ def fact_states(answer: str, reference: Reference) -> list[FactState]:
     """
     if reference.kind == "entities":
         return []
-    match = _Match(read(answer), reference)
+    match = FactMatch(read(answer), reference)
     reasons = [reason for _, reason in match.contradictions()]
     return [
         FactState(
@@ -55,6 +52,7 @@ def fact_text(fact: Fact) -> str:
     elif fact.slot in DIMENSIONS:
         low, high = fact.value.split()
         text = f"{fact.slot} {low}" if low == high else f"{fact.slot} {low} to {high}"
+        text = text.replace(f"{low} to inf", f"over {low}").replace(f"-inf to {high}", f"under {high}")
     else:
         text = f"{fact.slot}: {fact.value}"
     return f"not {text}" if fact.negated else text
