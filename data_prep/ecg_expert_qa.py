@@ -7,7 +7,10 @@ it stands, the other files are complete.
 """
 
 import argparse
+import multiprocessing
+import os
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from rich.progress import track
 from data_prep.checksum import sha256_file
 from data_prep.ecg_prompts import PROMPT_FILES, ChatBuilder
 from data_prep.ecg_report import SPLITS, category_counts, print_report
-from data_prep.ecg_rows import ask, grpo_row, record_id, sft_row
+from data_prep.ecg_rows import Question, ask, grpo_row, record_id, sft_row
 from data_prep.ecg_source import SCHEMAS, Record, read_file
 from data_prep.ecg_split import assign_groups, group_records
 from data_prep.ecg_turns import fold
@@ -27,6 +30,7 @@ from data_prep.errors import InputError
 from data_prep.parquet import write_parquet
 
 PARQUET_NAMES = ("sft_train", "sft_valid", "grpo_train", "grpo_valid", "grpo_test")
+ROWS_PER_PROCESS = 1_000  # a process takes seconds to start, a row hundredths of one
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,8 @@ def prepare(options: Options, console: Console) -> None:
     ids = [record_id(record) for record in records]
     group_names = name_groups(groups, ids)
     rows: dict[str, list[dict[str, Any]]] = {}
-    questions = []
-    for position in track(range(len(records)), "Extracting facts", console=console):
+    questions, graded = [], []
+    for position in range(len(records)):
         record, split = records[position], splits[position]
         answer_shown = split != "train" or position in taught
         if split != "test" and answer_shown:
@@ -71,7 +75,9 @@ def prepare(options: Options, console: Console) -> None:
         asked = ask(record, ids[position], split, group_names[groups[position]], chat)
         questions += asked
         if split != "train" or options.sft_share == 1 or not answer_shown:
-            rows.setdefault(f"grpo_{split}", []).extend(grpo_row(question, answer_shown) for question in asked)
+            graded += [(question, answer_shown) for question in asked]
+    for (question, _), row in zip(graded, make_rows(graded, console), strict=True):
+        rows.setdefault(f"grpo_{question.split}", []).append(row)
 
     inputs = [*PROMPT_FILES, *(options.data_dir / schema.file for schema in SCHEMAS if schema.id in dropped)]
     manifest = {
@@ -177,6 +183,24 @@ def draw_taught(records: list[Record], groups: list[int], splits: list[str], opt
             "share, or 1 for written answers everywhere"
         )
     return {position for position, side in zip(train, sides, strict=True) if side == "taught"}
+
+
+def make_rows(graded: list[tuple[Question, bool]], console: Console) -> list[dict[str, Any]]:
+    """``grpo_row`` of each question, in order; many in several processes, since each reference is read and embedded."""
+    processes = min(os.cpu_count() or 1, len(graded) // ROWS_PER_PROCESS)
+    if processes < 2:
+        return [grpo_row(*each) for each in track(graded, "Extracting facts", console=console)]
+    # Not forked: torch's threads would be copied in any state.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, initializer=_use_one_thread) as pool:
+        made = pool.map(grpo_row, *zip(*graded, strict=True), chunksize=50)
+        return list(track(made, "Extracting facts", len(graded), console=console))
+
+
+def _use_one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def name_groups(groups: list[int], ids: list[str]) -> dict[int, str]:
