@@ -8,6 +8,7 @@ executed in the sandbox.
 """
 
 import argparse
+import socket
 import sys
 from contextlib import closing, suppress
 from pathlib import Path
@@ -23,6 +24,8 @@ from recipes.chat_models import ChatModel, ChatOptions, find_model, forbid_netwo
 from recipes.chat_tasks import EcgTask, EhrsqlTask, Task
 from recipes.chat_text import Piece
 from recipes.config import CONFIG_DIR
+
+HOST = "127.0.0.1"  # of the page: this machine only
 
 STYLES = {"reasoning": "dim", "note": "italic", "error": "red", "answer": "bold"}
 
@@ -91,6 +94,18 @@ def talk(conversations: list[Conversation], console: Console) -> None:
                 answer(conversation, question, console)
 
 
+def check_port(port: int) -> None:
+    """Raise ``InputError`` unless the page can be served at ``port``."""
+    if not 1 <= port <= 65535:
+        raise InputError(f"--port is {port}; give 1 to 65535")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port whose last user has just ended is free
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise InputError(f"cannot use port {port}: {error.strerror}; choose another --port") from error
+
+
 def make_task(args: argparse.Namespace) -> Task:
     """The task of ``--recipe``.
 
@@ -154,13 +169,11 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"--seed is {args.seed}; give 0 or more")
     load_dotenv(CONFIG_DIR.parent / ".env")
     args.output_dir = args.output_dir or Path("outputs") / f"{args.recipe}_tiny"
-    paths = find_models(args)
-    forbid_network(list(paths.values()))  # before Gradio imports what reads it
     if args.ui:
-        from recipes import chat_ui  # gradio takes seconds to import
-
-        chat_ui.check_port(args.port)
+        check_port(args.port)
     task = make_task(args)
+    paths = find_models(args)
+    forbid_network(list(paths.values()))  # before Gradio, too, imports what reads it
     console = Console(markup=False, highlight=False, emoji=False)
     with console.status("loading"):
         models = load_models(args, paths)
@@ -168,7 +181,9 @@ def main(argv: list[str] | None = None) -> None:
 
     torch.manual_seed(args.seed)
     if args.ui:
-        chat_ui.serve(models, task, args.port)
+        from recipes import chat_ui
+
+        chat_ui.serve(models, task, HOST, args.port)
         return
     # A character that the terminal's encoding lacks must end neither an answer nor the chat.
     sys.stdout.reconfigure(errors="backslashreplace")

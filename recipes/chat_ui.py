@@ -5,7 +5,6 @@ what is said. All text on it is escaped.
 """
 
 import os
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -27,7 +26,6 @@ from recipes.chat_models import ChatModel  # noqa: E402
 from recipes.chat_tasks import Task  # noqa: E402
 from recipes.chat_text import Piece, printable  # noqa: E402
 
-HOST = "127.0.0.1"
 CSS = """
 .chat { white-space: pre-wrap; overflow-wrap: anywhere; }
 .chat h3, .chat .question { font-weight: bold; }
@@ -38,18 +36,6 @@ CSS = """
 .chat .answer { font-weight: bold; }
 .chat td { border: 1px solid #9ca3af; padding: 0 0.5em; }
 """
-
-
-def check_port(port: int) -> None:
-    """Raise ``InputError`` unless the page can be served at ``port``."""
-    if not 1 <= port <= 65535:
-        raise InputError(f"--port is {port}; give 1 to 65535")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port whose last user has just ended is free
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise InputError(f"cannot use port {port}: {error.strerror}; choose another --port") from error
 
 
 def render(name: str, pieces: list[Piece]) -> str:
@@ -143,14 +129,14 @@ def build(models: list[ChatModel], task: Task, sessions: dict[str, Session]) -> 
     return page
 
 
-def serve(models: list[ChatModel], task: Task, port: int) -> None:
-    """Serve the page until Ctrl-C."""
+def serve(models: list[ChatModel], task: Task, host: str, port: int) -> None:
+    """Serve the page at ``host`` until Ctrl-C."""
     sessions: dict[str, Session] = {}
     page = build(models, task, sessions)
     page.launch(
         prevent_thread_lock=True,
         share=False,
-        server_name=HOST,
+        server_name=host,
         server_port=port,
         quiet=True,
         footer_links=[],
@@ -161,7 +147,7 @@ def serve(models: list[ChatModel], task: Task, port: int) -> None:
         css=CSS,
         theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
     )
-    print(f"Chat at http://{HOST}:{port} (this machine only); not for patients. Ctrl-C ends.", flush=True)
+    print(f"Chat at http://{host}:{port} (this machine only); not for patients. Ctrl-C ends.", flush=True)
     page.block_thread()
     for session in sessions.values():  # else Python waits for their answers
         session.stop.set()
