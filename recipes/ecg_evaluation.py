@@ -15,7 +15,7 @@ from rich.text import Text
 
 from data_prep.errors import InputError
 from recipes.ecg_evaluation_metrics import ALL, LENGTHS, SCORES, Sample, contradicts, graded, summarize
-from recipes.ecg_evaluation_text import bert_scores, bleu, bleu_statistics, copied_share, meteor, rouge_l, words
+from recipes.ecg_evaluation_text import bert_scores, bleu, bleu_statistics, meteor, rouge_l, words
 from recipes.evaluation_rows import Row, missing_fields, read_parquet
 from recipes.generation import Response
 from reward_fns.ecg import compute_score, extract_answer
@@ -124,7 +124,7 @@ def _grade(row: Row, response: Response) -> Sample:
         contradiction=scores["contradiction"],
         reasons=list(reasons),
         grader_failed=bool(scores["grader_failed"]),
-        copied=copied_share(answer, info["question"]),
+        copied=scores["copied"],
         rouge_l=rouge_l(answer, reference.text),
         bleu=bleu(bleu_statistics(answer, reference.text), sentence=True),
         meteor=meteor(answer, reference.text),

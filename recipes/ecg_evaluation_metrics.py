@@ -21,7 +21,7 @@ class Sample:
     ``ground_truth`` is as ``reward_fns.ecg_reference`` writes it, ``reference`` its text. ``context`` is what the
     prompt shows besides the system prompt and the question, "" if nothing. ``answer`` is the part of the response that
     is graded, ``words`` the number of its words. ``correctness``, ``coverage`` and ``contradiction`` are the grader's,
-    in [0, 1], ``reasons`` its contradictions. ``copied`` is the share of the answer's words that the question has.
+    in [0, 1], ``reasons`` its contradictions. ``copied`` is the reward's.
     ``rouge_l``, ``bleu`` (sentence), ``meteor`` and ``bert_score`` (None if not measured) are in [0, 100].
     ``finish_reason`` is ``length`` where the response was cut off.
     """

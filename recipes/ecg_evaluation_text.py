@@ -27,13 +27,6 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
-def copied_share(answer: str, question: str) -> float:
-    """The share, in [0, 1], of the answer's words that stand in the question; 0 for an empty answer."""
-    asked = set(words(question))
-    said = words(answer)
-    return sum(word in asked for word in said) / len(said) if said else 0.0
-
-
 def rouge_l(answer: str, reference: str) -> float:
     """ROUGE-L's F1."""
     return 100 * _rouge().score(reference, answer)["rougeL"].fmeasure

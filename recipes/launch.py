@@ -63,7 +63,6 @@ def command(name: str, overrides: list[str]) -> tuple[list[str], dict[str, str]]
     if env.get("CUDA_VISIBLE_DEVICES") == "":
         del env["CUDA_VISIBLE_DEVICES"]  # Ray takes the empty string for "no GPU", also for a logical one
 
-    # hydra.searchpath, not verl's own entry points alone: both trainers find verl's configs in the same way.
     arguments = ["--config-dir", str(CONFIG_DIR), "--config-name", name, search_path()]
     if "actor_rollout_ref" not in config:
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nnodes=1"]
@@ -74,11 +73,10 @@ def command(name: str, overrides: list[str]) -> tuple[list[str], dict[str, str]]
 
     # Workers run in folders of their own.
     function = Path(config.reward.custom_reward_function.path).expanduser()
-    defaults = []
     overrides = [*overrides, override("reward.custom_reward_function.path", REPO / function)]
     # Ray's processes on other nodes, or of a cluster that runs already, do not inherit this environment, and verl
     # hands these to Ray without resolving interpolations.
-    defaults += [override(f"++{RAY_VARIABLES}.{key}", value) for key, value in variables.items()]
+    defaults = [override(f"++{RAY_VARIABLES}.{key}", value) for key, value in variables.items()]
     if hardware.ray_address():
         # Ray refuses resources when it joins a cluster, and variables that the job was submitted with.
         defaults += ["ray_kwargs.ray_init.num_cpus=null", "++ray_kwargs.ray_init.num_gpus=null"]

@@ -340,13 +340,8 @@ def test_meteor_knows_stems():
     assert ecg_evaluation_text.meteor("waves", "wave") == pytest.approx(50)  # one match is one chunk
 
 
-def test_words_copied_from_the_question():
-    assert ecg_evaluation_text.copied_share("The RHYTHM is sinus.", "Which rhythm is it?") == 0.5
-
-
 @given(st.text(max_size=60), st.text(max_size=60))
-def test_shares_and_bleu_are_bounded(answer, reference):
-    assert 0 <= ecg_evaluation_text.copied_share(answer, reference) <= 1
+def test_bleu_is_bounded(answer, reference):
     statistics = ecg_evaluation_text.bleu_statistics(answer, reference)
     assert 0 <= ecg_evaluation_text.bleu(statistics, sentence=True) <= 100 + 1e-6
 
