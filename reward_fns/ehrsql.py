@@ -1,26 +1,35 @@
 """The EHRSQL reward: executes a model's SQL and compares its answer with the gold answer stored in the parquet row.
 
 ``compute_score`` is what verl calls; ``grade`` is the grader under it, which evaluation uses too. Every outcome and
-its value (the names are keyword arguments, settable in verl's ``reward.custom_reward_function.reward_kwargs``):
+its value (the names are keyword arguments, settable in verl's ``reward.custom_reward_function.reward_kwargs``);
+RS(c) is the score with ``reliability_penalty`` = c:
 
-=============  ===============================================  ===  =========================================
-question       the model's text                                 acc  score
-=============  ===============================================  ===  =========================================
-answerable     a query whose answer equals the gold answer      1    ``correct`` = 1.0
-answerable     a query that executes, another answer            0    ``executed`` = 0.1
-answerable     abstains                                         0    ``abstained`` = 0.0
-unanswerable   abstains                                         1    ``correct`` = 1.0
-unanswerable   a query that executes                            0    ``answered_unanswerable``, or ``executed``
-any            a query that reads no table (``SELECT 1``)       (*)  0.0: a constant earns nothing
-any            no query, or one that does not execute           0    0.0
-gold failed    anything                                         0    0.0: such rows belong masked, not rewarded
-any            the grader failed (database missing)             0    0.0, and ``grader_failed`` = 1.0
-=============  ===============================================  ===  =========================================
+============  =============================================  ===  =======================================  =====
+question      the model's text                               acc  score                                    RS(c)
+============  =============================================  ===  =======================================  =====
+answerable    a query whose answer equals the gold answer    1    ``correct`` = 1.0                        1
+answerable    a query that executes, another answer          0    ``executed`` = 0.1                       -c
+answerable    abstains                                       0    ``abstained`` = 0.0                      0
+unanswerable  abstains                                       1    ``correct`` = 1.0                        1
+unanswerable  a query that executes                          0    ``answered_unanswerable``, ``executed``  -c
+any           a query that reads no table (``SELECT 1``)     (*)  0.0: a constant earns nothing            -c
+any           no query, or one that does not execute         0    0.0                                      -c
+gold failed   anything                                       0    0.0: such rows belong masked             0
+any           the grader failed (database missing)           0    0.0, and ``grader_failed`` = 1.0         0
+============  =============================================  ===  =======================================  =====
 
 (*) ``acc`` is the official scorer's verdict, so a constant that hits the gold answer has ``acc`` 1 and score 0.
 ``format_bonus`` = 0.0 is added to every score of a text in an accepted form, except in the last two rows and for
 constants. Keep it well below ``executed``: a bonus as large as the partial credit makes well-formed wrong answers
 a stable optimum.
+
+``reliability_penalty`` trains for the shared task's RS(c) (``reward_fns.reliability``), in place of all other weights.
+An answer that is right with probability p is then worth p - c (1 - p), an abstention 0: answering pays from
+p = c / (c + 1) on, 0.5 for c = 1, 0.83 for c = 5, 0.91 for c = 10. A policy below that on every question learns to
+abstain on all of them, so train for accuracy first, and raise c with it.
+
+verl calls ``compute_score`` once a sample, in threads beside its event loop. They share a few processes that execute
+SQL, and a cache: of the 16 rollouts of a group only distinct queries are executed, and gold never is.
 """
 
 import hashlib
@@ -74,8 +83,16 @@ class Grade:
         return self.execution is not None and self.execution.status == "timeout"
 
 
-def grade(solution_str: str, ground_truth: str, db_path: str | os.PathLike, timeout_s: float = 10.0) -> Grade:
+def grade(
+    solution_str: str,
+    ground_truth: str,
+    db_path: str | os.PathLike,
+    timeout_s: float = 10.0,
+    official_clean_up: bool = False,
+) -> Grade:
     """Grade a model's raw text against a ground truth as ``reward_fns.answers`` defines it.
+
+    ``official_clean_up`` takes the official scorer's clean-up of a query literally (``sql_text.clean_up``).
 
     Raises ``DatabaseError`` or ``SandboxError`` when the query cannot be judged; never for what the text says.
     """
@@ -85,7 +102,7 @@ def grade(solution_str: str, ground_truth: str, db_path: str | os.PathLike, time
         answer, pred = ABSTAIN, "abstain"
     else:
         if extraction.sql is not None:
-            execution = shared_sandbox(timeout_s).execute(db_path, extraction.sql)
+            execution = shared_sandbox(timeout_s).execute(db_path, extraction.sql, official_clean_up)
         answer = execution.answer if execution else None
         pred = "error" if answer is None else hashlib.sha256(answer.encode()).hexdigest()[:16]
     acc = float(answer is not None and answer == ground_truth)
@@ -103,7 +120,9 @@ def compute_score(
     abstained: float = 0.0,
     answered_unanswerable: float | None = None,
     format_bonus: float = 0.0,
+    reliability_penalty: float | None = None,
     timeout_s: float = 10.0,
+    official_clean_up: bool = False,
     reward_router_address: str | None = None,
     reward_model_tokenizer: object = None,
 ) -> dict[str, float | str]:
@@ -114,15 +133,20 @@ def compute_score(
     unused. A text or a database never raises; a misspelt keyword argument does (``TypeError``).
     """
     try:
-        result = grade(solution_str, ground_truth, _database_path(extra_info), timeout_s)
+        result = grade(solution_str, ground_truth, _database_path(extra_info), timeout_s, official_clean_up)
     except Exception as error:  # an exception here would end the training run
         _log_once(error)
         return {**_FAILED, "answerable": float(ground_truth != ABSTAIN)}
     is_constant = result.executed and not result.execution.reads_table
-    if is_constant or ground_truth == GOLD_FAILED:
+    right = result.acc and not is_constant
+    if ground_truth == GOLD_FAILED:
+        score = 0.0
+    elif reliability_penalty is not None:
+        score = 1.0 if right else 0.0 if result.abstained else -reliability_penalty
+    elif is_constant:
         score = 0.0
     else:
-        if result.acc:
+        if right:
             score = correct
         elif result.abstained:
             score = abstained

@@ -5,20 +5,21 @@ Covered, layer by layer:
 * A query cannot change anything: the file is opened read-only and immutable, ``query_only`` is set, an authorizer
   allows SELECT over the file's own tables with a list of deterministic functions (no PRAGMA, ATTACH, temporary
   or schema table, no table-valued function), exactly one statement is executed, and the process may not
-  write a byte to any file (RLIMIT_FSIZE).
-* A query cannot stall the caller: a progress handler ends it at the deadline, and a kill of the process 0.25 s later
+  write a byte to any file (RLIMIT_FSIZE) nor, once the database is open, open another one (RLIMIT_NOFILE).
+* A query cannot stall the caller: a progress handler ends it at the deadline, and a kill of the process 0.05 s later
   ends what never reaches the handler (one long opcode, or preparing a monstrous statement). The process also kills
-  itself then, so an orphan is bounded too.
+  itself then (a timer, and RLIMIT_CPU behind it), so an orphan is bounded too.
 * A query cannot exhaust memory: limits on cell size, SQL text, columns, expression depth and compound terms; temporary
   data stays in memory, under RLIMIT_AS; rows are streamed, and rows, bytes and the size of the answer are capped.
 * A query cannot see secrets: the process starts with an empty environment and in ``/``.
 * A query cannot change a neighbour's verdict: it executes alone in its process, statements are not cached, and a
-  process that ran out of memory or died is replaced.
+  process that ran out of memory or died is replaced, each one after 10,000 queries.
 
 Not covered: a bug in SQLite that lets a query run code (the process is not confined by seccomp or a namespace);
-clock values built at run time, such as ``date('n' || 'ow')``; a constant that names a table without
-depending on it (``SELECT 1 FROM patients LIMIT 1`` reads a table). A result over the caps, a refused function or
-``CURRENT_TIME`` in capitals is not executed here, though the official scorer would execute it. Linux only.
+clock values built at run time, such as ``date('n' || 'ow')``; a constant beside a table that is read but does not
+matter (``SELECT count(*) > 0 FROM patients``): ``recipes.canaries`` shows what such policies earn. Not executed here,
+though the official scorer would: a result over the caps, a refused function, the machine's clock (``CURRENT_TIME``
+in capitals), VALUES that reads no table. Linux only.
 """
 
 import hashlib
@@ -31,17 +32,19 @@ import sys
 import threading
 import time
 from collections import OrderedDict
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from reward_fns.sql_text import clean_up
 
-KILL_AFTER_S = 0.25
+KILL_AFTER_S = 0.05
 START_TIMEOUT_S = 60.0
 MAX_SQL_CHARS = 32_000
 MAX_ANSWER_CHARS = 1_000_000
 CACHED_ANSWER_CHARS = 16_000
+RECYCLE_AFTER = 10_000  # queries of one process, should anything pile up in it
 _WORKER = Path(__file__).with_name("sql_worker.py")
 
 
@@ -59,8 +62,9 @@ class Execution:
 
     ``status``: ``ok``; ``error`` (SQLite rejects it, more than one statement, or out of memory); ``refused`` (not a
     query, or not allowed); ``timeout``; ``too_large`` (result over the caps); ``crashed`` (ended its process twice).
-    ``answer``: the canonical JSON (see ``reward_fns.answers``) if ok, else None. ``reads_table``: it opens at least
-    one of the database's tables. ``rows``: rows of the whole result. ``error``: one line for a reader.
+    ``answer``: the canonical JSON (see ``reward_fns.answers``) if ok, else None. ``reads_table``: it reads a column
+    of one of the database's tables, or counts its rows. ``rows``: rows of the whole result. ``error``: one line for a
+    reader.
     """
 
     status: Literal["ok", "error", "refused", "timeout", "too_large", "crashed"]
@@ -99,35 +103,55 @@ class SqlSandbox:
             self._idle.put(worker)
         self._cache: OrderedDict[tuple, Execution] = OrderedDict()
         self._cache_size = cache_size
-        self._cache_lock = threading.Lock()
+        self._running: dict[tuple, Future[Execution]] = {}
+        self._lock = threading.Lock()  # of the cache and of what is running
 
-    def execute(self, db_path: str | os.PathLike, sql: str) -> Execution:
-        """Execute a query after the official clean-up, or return the cached execution of the same query.
+    def execute(self, db_path: str | os.PathLike, sql: str, official_clean_up: bool = False) -> Execution:
+        """Execute a query after the official clean-up, or return the execution of the same query from the cache.
+
+        Equal queries that come at the same time are executed once. Timeouts are cached like any other outcome, so an
+        endless query costs its deadline once. ``official_clean_up`` as in ``sql_text.clean_up``.
 
         Raises ``DatabaseError`` if the database cannot be read and ``SandboxError`` if no process can be started.
-        Timeouts are cached like any other outcome, so an endless query costs its deadline once.
         """
         database = _identity(db_path)
-        sql = clean_up(sql)
+        sql = clean_up(sql, official_clean_up)
         if len(sql) > MAX_SQL_CHARS:
             return Execution("refused", error=f"over {MAX_SQL_CHARS} characters")
         key = (*database, hashlib.sha256(sql.encode("utf-8", "surrogatepass")).digest())
-        if cached := self._cached(key):
-            return cached
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+            running = self._running.get(key)
+            if running is None:
+                self._running[key] = mine = Future()
+        if running is not None:
+            return running.result()
+        try:
+            execution = _execution(self._ask({"database": database, "sql": sql}), db_path)
+        except BaseException as error:
+            self._finish(key, None)
+            mine.set_exception(error)
+            raise
+        self._finish(key, execution)
+        mine.set_result(execution)
+        return execution
+
+    def _ask(self, request: dict) -> dict:
         worker = self._idle.get()
         try:
-            if cached := self._cached(key):  # another thread may have executed it while this one waited
-                return cached
-            reply = worker.ask({"database": database, "sql": sql})
+            return worker.ask(request)
         finally:
             self._idle.put(worker)
-        execution = _execution(reply, db_path)
-        if len(execution.answer or "") <= CACHED_ANSWER_CHARS:
-            with self._cache_lock:
+
+    def _finish(self, key: tuple, execution: Execution | None) -> None:
+        with self._lock:
+            del self._running[key]
+            if execution is not None and len(execution.answer or "") <= CACHED_ANSWER_CHARS:
                 self._cache[key] = execution
                 if len(self._cache) > self._cache_size:
                     self._cache.popitem(last=False)
-        return execution
 
     def close(self) -> None:
         """End the worker processes. Call it when no thread is executing."""
@@ -140,12 +164,6 @@ class SqlSandbox:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def _cached(self, key: tuple) -> Execution | None:
-        with self._cache_lock:
-            if key in self._cache:
-                self._cache.move_to_end(key)
-            return self._cache.get(key)
-
 
 class _Worker:
     """One worker process, started when first asked and replaced when it dies. Used by one thread at a time."""
@@ -153,6 +171,7 @@ class _Worker:
     def __init__(self, settings: dict):
         self._settings = settings
         self._process: subprocess.Popen | None = None
+        self._queries = 0
 
     def ask(self, request: dict) -> dict:
         """Return the worker's reply; kill the process at the hard deadline; try a second one if the first dies."""
@@ -168,7 +187,8 @@ class _Worker:
                 if time.monotonic() - started >= self._settings["timeout_s"]:
                     return {"status": "timeout", "error": "killed at the deadline"}
                 continue
-            if "retire" in reply:
+            self._queries += 1
+            if "retire" in reply or self._queries >= RECYCLE_AFTER:
                 self.stop()
             return reply
         return {"status": "crashed", "error": "the query ended its process"}
@@ -189,6 +209,7 @@ class _Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
             env=environment, cwd="/", start_new_session=True,
         )  # fmt: skip
+        self._queries = 0
         try:
             self._receive(START_TIMEOUT_S)
         except (TimeoutError, EOFError) as error:
@@ -219,6 +240,8 @@ def _identity(db_path: str | os.PathLike) -> list:
         stat = path.stat()
     except (OSError, ValueError) as error:
         raise DatabaseError(f"cannot read the database {db_path}: {error}") from error
+    if not os.access(path, os.R_OK):  # a warm process would not notice
+        raise DatabaseError(f"cannot read the database {db_path}: permission denied")
     return [path.as_uri(), stat.st_mtime_ns, stat.st_size]
 
 

@@ -141,14 +141,17 @@ def strip_comments(sql: str) -> str:
     return _QUOTED_OR_COMMENT.sub(lambda match: " " if match["comment"] else match[0], sql)
 
 
-def clean_up(sql: str) -> str:
+def clean_up(sql: str, official: bool = False) -> str:
     """Apply the official scorer's clean-up (EHRSQL-2024 version 1.1.1) to a query before it is executed.
 
     The scorer turns line breaks into spaces first, so that a ``-- comment`` swallows the rest of the query. Here
-    comments are removed before that: the one difference, and none for a query without comments. What the scorer
-    does inside string literals (runs of spaces collapse, ``current_time`` is replaced) is kept.
+    comments are removed before that: the one difference, and none for a query without comments. ``official`` keeps
+    them, for the scorer's literal behaviour. What the scorer does inside string literals (runs of spaces collapse,
+    ``current_time`` is replaced) is kept in both.
     """
-    sql = re.sub(" +", " ", strip_comments(sql).replace("\n", " ")).strip()
+    if not official:
+        sql = strip_comments(sql)
+    sql = re.sub(" +", " ", sql.replace("\n", " ")).strip()
     sql = sql.replace("> =", ">=").replace("< =", "<=").replace("! =", "!=")
     sql = _MYSQL_DATE.sub(_sqlite_datetime, sql)
     sql = sql.replace("current_time", f"'{NOW}'").replace("current_date", f"'{CURRENT_DATE}'")

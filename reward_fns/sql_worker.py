@@ -54,8 +54,12 @@ DATABASE_FAULTS = {
 }
 PROGRESS_OPCODES = 1_000
 PARENT_CHECK_S = 5.0
+OPEN_FILES = 16
+# Bytecode that takes something out of a table, or goes over its rows to count or aggregate them.
+_READS = {"Column", "Rowid", "IdxRowid", "Count"}
+_AGGREGATES = {"AggStep", "AggStep1", "AggInverse"}
 
-_QUERY = re.compile(r"\s*(?:SELECT|WITH|VALUES)\b", re.IGNORECASE)
+_QUERY = re.compile(r"\s*(SELECT|WITH|VALUES)\b", re.IGNORECASE)
 # The clean-up has replaced the clock's legal spellings. Others would make the answer depend on the day of the run.
 # "now" in any quotes is seen in the bytecode; calls that mean it without saying so are not.
 _CLOCK = re.compile(
@@ -121,7 +125,8 @@ class Database:
 
     def execute(self, sql: str, timeout_s: float, max_rows: int, max_bytes: int) -> dict:
         """Return the reply's fields for a query that executes; raise for one that does not."""
-        if not _QUERY.match(sql):
+        query = _QUERY.match(sql)
+        if not query:
             raise Refused("not a query: it must start with SELECT, WITH or VALUES")
         if _CLOCK.search(sql):
             raise Refused("not allowed: the clock")
@@ -129,6 +134,8 @@ class Database:
         deadline = time.monotonic() + timeout_s
         self.connection.set_progress_handler(lambda: time.monotonic() > deadline, PROGRESS_OPCODES)
         reads_table = self._reads_table(sql)
+        if query[1].upper() == "VALUES" and not reads_table:
+            raise Refused("not a query: VALUES that reads no table")
         rows = size = 0
 
         def fetched():
@@ -144,15 +151,22 @@ class Database:
         return {"status": "ok", "answer": answer, "reads_table": reads_table, "rows": rows}
 
     def _reads_table(self, sql: str) -> bool:
-        """Read in the bytecode whether a table of the database is opened; a CTE that is never used opens none."""
-        reads = False
-        for _, opcode, _, root_page, database, constant, *_ in self.connection.execute(f"EXPLAIN {sql}"):
+        """Read in the bytecode whether the query takes anything out of a table of the database.
+
+        A CTE that is never used opens no table, and ``SELECT 1 FROM patients`` opens one without reading it.
+        """
+        cursors = set()
+        reads = aggregates = False
+        for _, opcode, cursor, root_page, database, constant, *_ in self.connection.execute(f"EXPLAIN {sql}"):
             if opcode in ("String8", "String", "Blob") and str(constant).strip().lower() in _CLOCK_TEXTS:
                 raise Refused("not allowed: the clock")
             if opcode == "VOpen" or (opcode == "OpenRead" and (database != 0 or root_page == 1)):
                 raise Refused("not allowed: virtual, temporary or schema table")
-            reads = reads or opcode == "OpenRead"
-        return reads
+            if opcode == "OpenRead":
+                cursors.add(cursor)
+            reads = reads or (opcode in _READS and cursor in cursors)
+            aggregates = aggregates or opcode in _AGGREGATES
+        return reads or (aggregates and bool(cursors))
 
 
 def answer_request(database: Database, request: dict, settings: dict) -> dict:
@@ -185,8 +199,23 @@ def confine(memory_mb: int) -> None:
     memory = memory_mb * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def limit_cpu(seconds: float) -> None:
+    """Let this process take that many more seconds of CPU time, rounded up; the kernel kills it beyond."""
+    used = time.process_time()
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used + seconds) + 2, resource.RLIM_INFINITY))
+
+
+def open_database(identity: list) -> "Database":
+    """Open a database; after that this process cannot open another file, for want of a descriptor."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+    database = Database(identity)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, OPEN_FILES))
+    return database
 
 
 def send(reply: dict) -> None:
@@ -213,9 +242,11 @@ def serve(settings: dict) -> None:
         request = json.loads(line)
         # Unhandled SIGALRM ends the process even inside one long opcode: this bounds an orphan too.
         signal.setitimer(signal.ITIMER_REAL, settings["hard_timeout_s"])
+        limit_cpu(settings["hard_timeout_s"])
         try:
             if database is None or database.identity != request["database"]:
-                database = Database(request["database"])
+                database = None
+                database = open_database(request["database"])
             reply = answer_request(database, request, settings)
         except sqlite3.Error as error:
             reply = {"status": "database", "error": str(error)}

@@ -28,7 +28,7 @@ KEYS = {
     "grader_failed",
 }
 GOLD = canonical_answer([(2,)])
-RIGHT, WRONG, CONSTANT = "SELECT count(*) FROM patients", "SELECT 1 FROM patients", "SELECT 2"
+RIGHT, WRONG, CONSTANT = "SELECT count(*) FROM patients", "SELECT max(1) FROM patients", "SELECT 2"
 ENDLESS = "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s) SELECT count(*) FROM s, patients"
 
 
@@ -60,7 +60,8 @@ def score(db_path: str, text: str, ground_truth: str = GOLD, **kwargs) -> dict:
         ("null", ABSTAIN, {"score": 1.0, "acc": 1.0, "abstained": 1.0, "answerable": 0.0}),
         (RIGHT, ABSTAIN, {"score": 0.1, "acc": 0.0, "executed": 1.0, "answerable": 0.0}),
         (CONSTANT, GOLD, {"score": 0.0, "acc": 1.0, "executed": 1.0}),
-        ("VALUES (2)", GOLD, {"score": 0.0, "acc": 1.0}),
+        ("SELECT 2 FROM patients LIMIT 1", GOLD, {"score": 0.0, "acc": 1.0, "executed": 1.0}),
+        ("VALUES (2)", GOLD, {"score": 0.0, "acc": 0.0, "executed": 0.0}),
         ("SELECT 1", GOLD, {"score": 0.0, "acc": 0.0}),
         ("SELECT x FROM patients", GOLD, {"score": 0.0, "acc": 0.0, "executed": 0.0, "pred": "error"}),
         ("SELECT x FROM patients", ABSTAIN, {"score": 0.0, "acc": 0.0}),
@@ -99,6 +100,18 @@ def test_an_endless_query_times_out(db_path):
         ("SELECT x FROM patients", GOLD, {"format_bonus": 0.05}, 0.05),
         (CONSTANT, GOLD, {"format_bonus": 0.05}, 0.0),
         (RIGHT, GOLD_FAILED, {"format_bonus": 0.05}, 0.0),
+        (RIGHT, GOLD, {"reliability_penalty": 5.0}, 1.0),
+        ("null", ABSTAIN, {"reliability_penalty": 5.0}, 1.0),
+        ("null", GOLD, {"reliability_penalty": 5.0, "abstained": 0.2}, 0.0),
+        (WRONG, GOLD, {"reliability_penalty": 5.0}, -5.0),
+        (RIGHT, ABSTAIN, {"reliability_penalty": 5.0}, -5.0),
+        (CONSTANT, GOLD, {"reliability_penalty": 5.0}, -5.0),
+        ("I don't know", GOLD, {"reliability_penalty": 5.0, "format_bonus": 0.05}, -5.0),
+        (WRONG, GOLD, {"reliability_penalty": 0.0}, 0.0),
+        (RIGHT, GOLD_FAILED, {"reliability_penalty": 5.0}, 0.0),
+        # The scorer joins lines before it executes, and the comment swallows the rest.
+        ("SELECT count(*) -- patients\nFROM patients", GOLD, {}, 1.0),
+        ("SELECT count(*) -- patients\nFROM patients", GOLD, {"official_clean_up": True}, 0.0),
     ],
 )
 def test_weights(db_path, text, ground_truth, kwargs, expected):

@@ -59,9 +59,12 @@ def process_ids(sandbox: SqlSandbox) -> list[int]:
         ),
         ("SELECT note FROM patients", [("ab",), (None,)]),
         ("SELECT gender, row_number() OVER (ORDER BY gender) FROM patients", [("f", 1), ("m", 2)]),
-        ("SELECT strftime('%Y', current_time) FROM patients LIMIT 1", [("2100",)]),
+        ("SELECT strftime('%Y', current_time) FROM patients WHERE gender = 'f'", [("2100",)]),
         ("SELECT gender -- the sex\nFROM patients", [("f",), ("m",)]),
         ("SELECT gender FROM patients WHERE subject_id > 9", []),
+        ("VALUES ((SELECT count(*) FROM patients))", [(2,)]),
+        ("SELECT max(1) FROM patients", [(1,)]),
+        ("SELECT EXISTS (SELECT 1 FROM patients WHERE gender = 'f')", [(1,)]),
     ],
 )
 def test_queries_execute(sandbox, db_path, sql, rows):
@@ -74,10 +77,11 @@ def test_queries_execute(sandbox, db_path, sql, rows):
     "sql",
     [
         "SELECT 1",
-        "VALUES (2)",
         "WITH t AS (SELECT * FROM patients) SELECT 2",
         "WITH patients AS (SELECT 1) SELECT count(*) FROM patients",
         "SELECT count(*) FROM (SELECT 1 UNION ALL SELECT 2)",
+        "SELECT 1 FROM patients LIMIT 1",
+        "SELECT t.x FROM patients, (SELECT 2 AS x UNION SELECT 3) AS t",
     ],
 )
 def test_constants_read_no_table(sandbox, db_path, sql):
@@ -113,6 +117,7 @@ def test_constants_read_no_table(sandbox, db_path, sql):
         "",
         ";",
         "-- nothing",
+        "VALUES (2)",
     ],
 )
 def test_only_queries_execute(sandbox, db_path, sql):
@@ -163,12 +168,14 @@ def test_anything_but_one_sound_statement_is_an_error(sandbox, db_path, sql):
 ENDLESS = "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + {} FROM s) SELECT count(*) FROM s"
 
 
-def test_an_endless_query_is_interrupted_and_the_process_kept(sandbox, db_path):
-    sandbox.execute(db_path, "SELECT count(*) FROM patients")
-    before = process_ids(sandbox)
-    assert sandbox.execute(db_path, ENDLESS.format(1)).status == "timeout"
-    assert process_ids(sandbox) == before
-    assert sandbox.execute(db_path, "SELECT count(*) + 0 FROM patients").answer == TWO_PATIENTS
+def test_an_endless_query_is_interrupted_and_the_process_kept(db_path, monkeypatch):
+    monkeypatch.setattr("reward_fns.sql_sandbox.KILL_AFTER_S", 30.0)
+    with SqlSandbox(workers=1, timeout_s=0.3) as sandbox:
+        sandbox.execute(db_path, "SELECT count(*) FROM patients")
+        before = process_ids(sandbox)
+        assert sandbox.execute(db_path, ENDLESS.format(1)).status == "timeout"
+        assert process_ids(sandbox) == before
+        assert sandbox.execute(db_path, "SELECT count(*) + 0 FROM patients").answer == TWO_PATIENTS
 
 
 def test_an_opcode_that_never_yields_is_killed_and_the_process_replaced(sandbox, db_path):
@@ -309,6 +316,42 @@ def test_many_threads_share_a_sandbox(db_path):
         executions = list(pool.map(lambda item: sandbox.execute(db_path, item[0]), queries))
     expected = [None if rows is None else canonical_answer(rows) for _, rows in queries]
     assert [execution.answer for execution in executions] == expected
+
+
+def test_equal_queries_that_come_together_are_executed_once(db_path):
+    with SqlSandbox(workers=4, timeout_s=0.5) as sandbox, ThreadPoolExecutor(16) as pool:
+        executions = list(pool.map(lambda _: sandbox.execute(db_path, ENDLESS.format(2)), range(16)))
+        assert len(process_ids(sandbox)) <= 1  # none is left where the kill came first
+    assert {execution.status for execution in executions} == {"timeout"}
+    assert len({id(execution) for execution in executions}) == 1
+
+
+def test_a_process_is_recycled(db_path, monkeypatch):
+    monkeypatch.setattr("reward_fns.sql_sandbox.RECYCLE_AFTER", 2)
+    with SqlSandbox(workers=1) as sandbox:
+        ids = []
+        for n in range(4):
+            assert sandbox.execute(db_path, f"SELECT count(*) + {n} FROM patients").status == "ok"
+            ids += process_ids(sandbox)
+    assert len(set(ids)) == 2
+
+
+def test_the_process_cannot_open_another_file(sandbox, db_path):
+    sandbox.execute(db_path, "SELECT 1")
+    (process_id, *_) = process_ids(sandbox)
+    limits = Path(f"/proc/{process_id}/limits").read_text()
+    (soft,) = [line.split()[3] for line in limits.splitlines() if line.startswith("Max open files")]
+    assert int(soft) == len(os.listdir(f"/proc/{process_id}/fd"))
+
+
+def test_an_unreadable_database_is_noticed_by_warm_processes(db_path, tmp_path, monkeypatch):
+    copy = tmp_path / "copy.sqlite"
+    shutil.copy(db_path, copy)
+    with SqlSandbox(workers=1) as sandbox:
+        sandbox.execute(copy, "SELECT count(*) FROM patients")
+        monkeypatch.setattr(os, "access", lambda path, mode: False)  # root reads what chmod forbids
+        with pytest.raises(DatabaseError, match="copy.sqlite: permission denied"):
+            sandbox.execute(copy, "SELECT count(*) FROM patients")
 
 
 def test_equal_queries_are_executed_once(sandbox, db_path):
