@@ -21,12 +21,13 @@ VITAL_RANGES = {
 
 _SPECIAL_TOKEN = re.compile(r"<\|\w{1,40}\|>|</?s>|<(?:bos|eos|pad|unk)>")
 _NULL = re.compile(r"""[\s'"`*]*null[\s'"`*.;]*""", re.IGNORECASE)
+_SPACE = r"(?:\s|--[^\n]*+(?:\n|\Z)|/\*(?s:.*?)\*/)"  # of SQL: comments are space
+_COMMENTS = _SPACE + "*+"
 # What a query starts with. "With" and "select" also start English sentences, so WITH must introduce a table.
 _QUERY = (
-    r"(?:SELECT\b|VALUES\s*\("
-    r"|WITH\s+(?:RECURSIVE\s+)?[\"`\[]?\w+[\"`\]]?\s*(?:\([^()]*\)\s*)?AS\s*(?:(?:NOT\s+)?MATERIALIZED\s*)?\()"
-)
-_COMMENTS = r"(?:\s|--[^\n]*+(?:\n|\Z)|/\*(?s:.*?)\*/)*+"
+    r"(?:SELECT\b|VALUES~*+\(|WITH~++(?:RECURSIVE~++)?[\"`\[]?\w+[\"`\]]?~*+(?:\([^()]*\)~*+)?"
+    r"AS~*+(?:(?:NOT~++)?MATERIALIZED~*+)?\()"
+).replace("~", _SPACE)
 _STARTS_WITH_QUERY = re.compile(_COMMENTS + _QUERY, re.IGNORECASE)
 _QUERY_LINE = re.compile(r"^[ \t]*(?:[^\n]*?:[ \t*]*)?(?=" + _QUERY + ")", re.I | re.M)
 _FENCE_TAG = re.compile(r"[ \t]*(sql|sqlite|sqlite3)?[ \t]*(?:\r?\n|(?<=[a-z3])[ \t])", re.IGNORECASE)

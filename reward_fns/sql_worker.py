@@ -59,7 +59,7 @@ OPEN_FILES = 16
 _READS = {"Column", "Rowid", "IdxRowid", "Count"}
 _AGGREGATES = {"AggStep", "AggStep1", "AggInverse"}
 
-_QUERY = re.compile(r"\s*(SELECT|WITH|VALUES)\b", re.IGNORECASE)
+_QUERY = re.compile(r"(?:\s|/\*.*?\*/)*+(SELECT|WITH|VALUES)\b", re.IGNORECASE)
 # The clean-up has replaced the clock's legal spellings. Others would make the answer depend on the day of the run.
 # "now" in any quotes is seen in the bytecode; calls that mean it without saying so are not.
 _CLOCK = re.compile(

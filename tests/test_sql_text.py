@@ -1,7 +1,7 @@
 """Extraction of an answer from raw model text, and the official clean-up."""
 
-import re
 
+import official_scorer
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -153,43 +153,6 @@ def test_clean_up(sql, cleaned):
     assert clean_up(sql) == cleaned
 
 
-def official_clean_up(query: str) -> str:
-    """The rules of the design, step by step, for text without comments."""
-    query = re.sub("[ ]+", " ", query.replace("\n", " ")).strip()
-    for broken, joined in (("> =", ">="), ("< =", "<="), ("! =", "!=")):
-        query = query.replace(broken, joined)
-
-    def convert(match):
-        unit = match[4].lower() + ("" if match[3] == "1" else "s")
-        return f"datetime({match[2]}, '{'-' if match[1] == 'DATE_SUB' else '+'}{match[3]} {unit}')"
-
-    query = re.sub(
-        r"(DATE_SUB|DATE_ADD)\((\w+\(\)|'[^']+')[, ]+ INTERVAL (\d+) (MONTH|YEAR|DAY)\)", convert, query
-    )
-    for name, value in (
-        ("current_time", "'2100-12-31 23:59:00'"),
-        ("current_date", "'2100-12-31'"),
-        ("'now'", "'2100-12-31 23:59:00'"),
-        ("NOW()", "'2100-12-31 23:59:00'"),
-        ("CURDATE()", "'2100-12-31'"),
-        ("CURTIME()", "'23:59:00'"),
-    ):
-        query = query.replace(name, value)
-    lowers = re.findall("[ \n]+([a-zA-Z0-9_]+_lower)", query)
-    uppers = re.findall("[ \n]+([a-zA-Z0-9_]+_upper)", query)
-    ranges = {"temperature": ("35.5", "38.1"), "sao2": ("95.0", "100.0"), "heart_rate": ("60.0", "100.0"),
-              "respiration": ("12.0", "18.0"), "systolic_bp": ("90.0", "120.0"), "diastolic_bp": ("60.0", "90.0"),
-              "mean_bp": ("60.0", "110.0")}  # fmt: skip
-    if lowers and uppers:
-        names = {
-            re.findall("([a-zA-Z0-9_]+)_lower", lowers[0])[0],
-            re.findall("([a-zA-Z0-9_]+)_upper", uppers[0])[0],
-        }
-        if len(names) == 1 and (name := names.pop()) in ranges:
-            query = query.replace(lowers[0], ranges[name][0]).replace(uppers[0], ranges[name][1])
-    return query.replace("%y", "%Y").replace("%j", "%J")
-
-
 SQL_PIECES = st.sampled_from(
     ["SELECT", " ", "  ", "\n", ">", "<", "!", "=", "DATE_SUB", "DATE_ADD", "(", ")", ", ", "INTERVAL", 
      " INTERVAL 1 DAY)", "NOW()", "CURDATE()", "CURTIME()", "'now'", "current_time", "current_date", "heart_rate",
@@ -200,4 +163,4 @@ SQL_PIECES = st.sampled_from(
 
 @given(st.lists(SQL_PIECES, max_size=25).map("".join))
 def test_clean_up_equals_the_official_one_without_comments(sql):
-    assert clean_up(sql) == official_clean_up(sql)
+    assert clean_up(sql) == official_scorer.clean_up(sql)
