@@ -1,6 +1,5 @@
 """Each test attacks one property of the sandbox."""
 
-import hashlib
 import os
 import random
 import shutil
@@ -89,82 +88,6 @@ def test_constants_read_no_table(sandbox, db_path, sql):
     assert (execution.status, execution.reads_table) == ("ok", False)
 
 
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "INSERT INTO patients VALUES (3, 'f', '')",
-        "WITH t AS (SELECT 1) DELETE FROM patients RETURNING 1",
-        "WITH t AS (SELECT 3) INSERT INTO patients SELECT 1, 2, 3 FROM t RETURNING 1",
-        "UPDATE patients SET gender = 'x' RETURNING gender",
-        "REPLACE INTO patients VALUES (1, 2, 3)",
-        "DROP TABLE patients",
-        "ALTER TABLE patients RENAME TO people",
-        "CREATE TABLE t (a)",
-        "CREATE TEMP TABLE patients AS SELECT 1",
-        "CREATE VIRTUAL TABLE t USING fts5(a)",
-        "ATTACH 'new.sqlite' AS other",
-        "ATTACH ':memory:' AS other",
-        "DETACH main",
-        "VACUUM INTO 'copy.sqlite'",
-        "REINDEX",
-        "ANALYZE",
-        "BEGIN",
-        "SAVEPOINT s",
-        "PRAGMA query_only = OFF",
-        "PRAGMA hard_heap_limit = 1",
-        "EXPLAIN SELECT 1 FROM patients",
-        "EXPLAIN QUERY PLAN SELECT 1 FROM patients",
-        "",
-        ";",
-        "-- nothing",
-        "VALUES (2)",
-    ],
-)
-def test_only_queries_execute(sandbox, db_path, sql):
-    before = hashlib.sha256(db_path.read_bytes()).digest()
-    assert sandbox.execute(db_path, sql).status == "refused"
-    assert sandbox.execute(db_path, "SELECT count(*) FROM patients").answer == TWO_PATIENTS
-    assert hashlib.sha256(db_path.read_bytes()).digest() == before
-    assert [path.name for path in db_path.parent.iterdir()] == [db_path.name]
-
-
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "SELECT sql FROM sqlite_master",
-        "SELECT count(*) FROM sqlite_master",
-        "SELECT count(*) FROM main.sqlite_schema",
-        "SELECT 1 FROM sqlite_temp_master",
-        "SELECT count(*) FROM patients, pragma_table_info('patients')",
-        "SELECT name FROM pragma_database_list",
-        "SELECT count(*) FROM json_each('[1, 2]')",
-        "SELECT sql FROM sqlite_stmt",
-        "SELECT count(*) FROM sqlite_dbpage",
-    ],
-)
-def test_only_the_database_own_tables_are_read(sandbox, db_path, sql):
-    assert sandbox.execute(db_path, sql).status in ("refused", "error")
-
-
-@pytest.mark.parametrize(
-    "call",
-    ["random()", "randomblob(9)", "zeroblob(9)", "load_extension('x')", "sqlite_version()",
-     "fts3_tokenizer('simple', x'00')", "changes()", "json('[]')",
-     "CURRENT_TIMESTAMP", "CURRENT_TIME", "date('NOW')", "julianday()", "strftime('%s')"],
-)  # fmt: skip
-def test_only_listed_repeatable_functions_are_called(sandbox, db_path, call):
-    assert sandbox.execute(db_path, f"SELECT {call} FROM patients").status in ("refused", "error")
-
-
-@pytest.mark.parametrize(
-    "sql",
-    ["SELECT 1; SELECT 2", "SELECT count(*) FROM patients; DROP TABLE patients", "SELECT 1;;", "SELECT 1; --\nSELECT 2",
-     "SELECT 1\x00; DROP TABLE patients", "SELECT '\ud800'", "SELECT ?", "SELECT nothing FROM patients", "SELECT"],
-)  # fmt: skip
-def test_anything_but_one_sound_statement_is_an_error(sandbox, db_path, sql):
-    assert sandbox.execute(db_path, sql).status == "error"
-
-
 ENDLESS = "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + {} FROM s) SELECT count(*) FROM s"
 
 
@@ -183,16 +106,6 @@ def test_an_opcode_that_never_yields_is_killed_and_the_process_replaced(sandbox,
     blow_up = f"SELECT instr(a, b) FROM ({texts})"
     assert sandbox.execute(db_path, blow_up).status == "timeout"
     assert sandbox.execute(db_path, "SELECT count(*) - 0 FROM patients").answer == TWO_PATIENTS
-
-
-@pytest.mark.parametrize(
-    "expression",
-    ["printf('%.60000000c', 'x')", "replace(printf('%.90000c', 'x'), 'x', printf('%.90000c', 'y'))",
-     "hex(hex(hex(printf('%.500000c', 'x'))))", "group_concat(printf('%.100000c', n)) FROM numbers"],
-)  # fmt: skip
-def test_one_cell_cannot_take_the_memory(sandbox, db_path, expression):
-    execution = sandbox.execute(db_path, f"SELECT {expression}")
-    assert execution.status == "error" or len(execution.answer) < 100  # printf gives NULL instead
 
 
 def test_memory_is_bounded_and_the_next_query_unharmed(db_path):
@@ -214,34 +127,6 @@ def test_a_chain_of_exploding_subqueries_does_not_harm(sandbox, db_path):
         "crashed",
     )
     assert sandbox.execute(db_path, "SELECT 0 + count(*) FROM patients").answer == TWO_PATIENTS
-
-
-@pytest.mark.parametrize(
-    "call",
-    ['date("now")', "date(x'6e6f77')", "datetime(' NOW ')", "date()", "strftime('%Y')", "strftime((\"%Y\"))",
-     "unixepoch('subsec')"],
-)  # fmt: skip
-def test_the_clock_of_the_machine_is_refused(sandbox, db_path, call):
-    assert sandbox.execute(db_path, f"SELECT {call} FROM patients").status == "refused"
-
-
-@pytest.mark.parametrize(
-    "sql", ["SELECT 1 FROM numbers a, numbers b", "SELECT printf('%.100000c', 'x') FROM numbers",
-            "SELECT printf('%.900000c', 'x') FROM patients"]
-)  # fmt: skip
-def test_a_flood_of_results_is_cut(sandbox, db_path, sql):
-    execution = sandbox.execute(db_path, sql)
-    assert (execution.status, execution.answer) == ("too_large", None)
-
-
-@pytest.mark.parametrize(
-    "sql",
-    ["SELECT " + "(" * 5000 + "1" + ")" * 5000, "SELECT 1" + " UNION ALL SELECT 1" * 1000,
-     "SELECT " + "1," * 2000 + "1",
-     "SELECT 1" + " + 1" * 5000, "SELECT '" + "x" * 1_000_000 + "'"],
-)  # fmt: skip
-def test_parser_stress_does_not_execute(sandbox, db_path, sql):
-    assert sandbox.execute(db_path, sql).status in ("error", "refused")
 
 
 def test_the_process_sees_no_environment_and_keeps_no_folder(sandbox, db_path, monkeypatch):
