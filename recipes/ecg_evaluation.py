@@ -3,9 +3,11 @@
 import argparse
 import multiprocessing
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console, Group
@@ -139,6 +141,26 @@ def _context(prompt: Sequence[dict[str, str]], question: str) -> str:
     return "\n\n".join(filter(None, texts))
 
 
+def canaries(rows: Sequence[Row]) -> dict[str, float]:
+    """name -> mean correctness over ``rows``, in [0, 1], of policies that a policy under training may collapse to."""
+    references = Counter(load_reference(row["reward_model"]["ground_truth"]).text for row in rows)
+    frequent = references.most_common(1)[0][0]
+    policies: dict[str, Callable[[str], str]] = {
+        "Yes": lambda question: "Yes",
+        "No": lambda question: "No",
+        "empty": lambda question: "",
+        "the question copied": lambda question: question,
+        "the most frequent reference": lambda question: frequent,
+    }
+    return {name: fmean(_correctness(row, respond) for row in rows) for name, respond in policies.items()}
+
+
+def _correctness(row: Row, respond: Callable[[str], str]) -> float:
+    info = row["extra_info"]
+    response = respond(info["question"])
+    return compute_score(row["data_source"], response, row["reward_model"]["ground_truth"], info)["correctness"]
+
+
 def log_lines(sample: Sample) -> Iterator[str]:
     """A sample as ``evaluation.log`` shows it."""
     verdict = "CONTRADICTS" if contradicts(sample) else ""
@@ -150,7 +172,7 @@ def log_lines(sample: Sample) -> Iterator[str]:
 
 
 def summary_table(summary: dict[str, Any], title: str) -> Group:
-    """The figures of ``summarize``: a table for all questions, and one by category."""
+    """The figures of ``summarize``, for all questions and by category, and those of ``canaries``: a table each."""
     groups = summary["groups"]
     table = Table(title=title, caption=f"METEOR: {summary['meteor']}. BERTScore: {summary['bert_score']}.")
     for column in (f"{ALL} ({summary['questions']:,})", "value", "95 % interval"):
@@ -169,4 +191,9 @@ def summary_table(summary: dict[str, Any], title: str) -> Group:
             value = f"{correctness['value']:.1f} [{correctness['low']:.1f}, {correctness['high']:.1f}]"
             others = (f"{figures[figure]['value']:.1f}" for figure in CATEGORY_COLUMNS.values())
             by_category.add_row(name, f"{group['questions']:,}", Text(value), *others)
-    return Group(table, by_category)
+    floors = Table(title="Degenerate policies on these questions: what the model's figures must beat")
+    for column in ("", "correctness"):
+        floors.add_column(column, justify="right" if column else "left")
+    for name, correctness in summary["canaries"].items():
+        floors.add_row(name, f"{100 * correctness:.1f}")
+    return Group(table, by_category, floors)

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import track
 from rich.table import Table
 
 from data_prep.errors import InputError
+from recipes.ehrsql_canaries import canaries
 from recipes.ehrsql_evaluation_data import DEFAULT_PROMPT, read_rows
 from recipes.ehrsql_evaluation_metrics import GROUPS, Sample, graded, summarize
 from recipes.evaluation_rows import Row
@@ -18,7 +19,7 @@ from reward_fns.ehrsql import compute_score, grade
 from reward_fns.reliability import reliability_score
 from reward_fns.sql_sandbox import DatabaseError, SandboxError
 
-__all__ = ["Sample", "graded", "summarize"]
+__all__ = ["Sample", "canaries", "graded", "summarize"]
 
 TITLE = "EHRSQL"
 # Greedy validation, as verl names it (a pattern), and what it is.
@@ -106,8 +107,8 @@ def log_lines(sample: Sample) -> Iterator[str]:
         yield f"  error:    {sample.error}"
 
 
-def summary_table(summary: dict[str, Any], title: str) -> Table:
-    """The figures of ``summarize`` as a table."""
+def summary_table(summary: dict[str, Any], title: str) -> Group:
+    """The figures of ``summarize`` and, under ``canaries``, of ``canaries``: a table each."""
     table = Table(title=title)
     table.add_column("")
     for column in ("value", "95 % interval", "questions"):
@@ -116,7 +117,7 @@ def summary_table(summary: dict[str, Any], title: str) -> Table:
         interval = f"{group['low']:.1f} to {group['high']:.1f}" if group["questions"] else ""
         table.add_row(f"accuracy, {name}", _percent(group["percent"]), interval, f"{group['questions']:,}")
     answerable, questions = f"{summary['answerable']:,}", f"{summary['questions']:,}"
-    table.add_row("accuracy of SELECT 1", _percent(summary["select_1_percent"]), "", answerable)
+    table.add_row("SELECT 1, all answerable", _percent(summary["select_1_percent"]), "", answerable)
     table.add_row("right by a constant", str(summary["right_constants"]), "", questions, end_section=True)
     for name, value in summary["reliability"].items():
         table.add_row(name, f"{value:.1f}", "", questions)
@@ -132,6 +133,15 @@ def summary_table(summary: dict[str, Any], title: str) -> Table:
     table.add_row("cut off at the length limit", _percent(summary["cut_off_percent"]), "", questions)
     if summary["gold_failed"]:
         table.add_row("gold failed, not counted above", "", "", str(summary["gold_failed"]))
+    return Group(table, _canary_table(summary["canaries"]))
+
+
+def _canary_table(earned: dict[str, dict[str, float]]) -> Table:
+    table = Table(title="Degenerate policies on these questions: what the model's figures must beat")
+    for column in ("", "accuracy, all questions", "reward"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, values in earned.items():
+        table.add_row(name, f"{100 * values['acc']:.1f} %", f"{values['score']:.3f}")
     return table
 
 

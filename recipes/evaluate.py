@@ -51,7 +51,7 @@ def evaluate(args: argparse.Namespace, make_generator: Callable[[GenerationOptio
     responses = generate([row["prompt"] for row in rows])
     generated = time.monotonic()
     samples = recipe.grade_responses(rows, responses)
-    summary = recipe.summarize(samples, args.seed)
+    summary = recipe.summarize(samples, args.seed) | {"canaries": recipe.canaries(rows)}
     config = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     config["generation_seconds"] = round(generated - started, 1)
     config["grading_seconds"] = round(time.monotonic() - generated, 1)

@@ -1,0 +1,95 @@
+"""Degenerate policies under their ceilings, on the demo's questions and on real ones."""
+
+from statistics import fmean
+
+import pytest
+
+from data_prep import build_ehr_db, make_demo_ehr, make_demo_questions
+from recipes.ehrsql_canaries import MOST_FREQUENT, canaries
+from recipes.ehrsql_evaluation_data import read_rows
+from reward_fns.ehrsql import compute_score
+
+WRONG, FAILS = "SELECT count(*) + 0.5 FROM patients", "SELECT x FROM patients"
+# name -> highest accuracy and reward allowed. The share of unanswerable questions comes on top of "always abstains".
+CEILINGS = {
+    "SELECT 1": (0.2, 0.0),
+    "SELECT 0": (0.2, 0.0),
+    "a constant that opens a table": (0.2, 0.0),
+    "a constant that reads a table": (0.2, 0.25),
+    "empty": (0.0, 0.0),
+    "always abstains": (0.0, 0.0),
+    "the question copied": (0.0, 0.0),
+    "a fence without a query": (0.0, 0.0),
+    MOST_FREQUENT: (0.2, 0.25),
+}
+
+
+@pytest.fixture(scope="module")
+def demo_rows(tmp_path_factory):
+    work = tmp_path_factory.mktemp("canaries")
+    make_demo_ehr.main(["--out_dir", str(work / "tree"), "--patients", "60"])
+    build_ehr_db.main(["--data_dir", str(work / "tree"), "--out_dir", str(work)])
+    db = work / "mimic_iv.sqlite"
+    sizes = {"train": 400, "valid": 200, "test": 200}
+    make_demo_questions.make_questions(db, work / "questions", sizes)
+    return read_rows(work / "questions" / "test" / "data.json", db, "question_only")
+
+
+@pytest.fixture(scope="module")
+def real_rows(shared_data):
+    folder = shared_data / "ehrsql2024"
+    return read_rows(folder / "valid" / "data.json", folder / "mimic_iv.sqlite", "question_only")
+
+
+def score(row, text: str, **weights: float) -> float:
+    ground_truth = row["reward_model"]["ground_truth"]
+    return compute_score(row["data_source"], text, ground_truth, row["extra_info"], **weights)["score"]
+
+
+def answering(rows, accuracy: float, **weights: float) -> float:
+    """The mean reward of a policy that never abstains and is right on that share of the answerable questions."""
+    golds = [row for row in rows if row["extra_info"]["answerable"]]
+    right = {row["extra_info"]["id"] for row in golds[: round(accuracy * len(golds))]}
+    gold_if_right = (row["extra_info"]["gold_sql"] if row["extra_info"]["id"] in right else WRONG for row in rows)
+    return fmean(score(row, text, **weights) for row, text in zip(rows, gold_if_right, strict=True))
+
+
+@pytest.mark.parametrize("data", ["demo_rows", "real_rows"])
+def test_no_canary_earns_more_than_its_ceiling(data, request):
+    rows = request.getfixturevalue(data)
+    unanswerable = fmean(not row["extra_info"]["answerable"] for row in rows)
+    earned = canaries(rows)
+    assert set(earned) == set(CEILINGS)
+    for name, (acc, reward) in CEILINGS.items():
+        extra = unanswerable if name == "always abstains" else 0
+        assert earned[name]["acc"] <= acc + extra, name
+        assert earned[name]["score"] <= reward + extra, name
+
+
+@pytest.mark.parametrize("data", ["demo_rows", "real_rows"])
+@pytest.mark.parametrize("weights", [{}, {"format_bonus": 0.05}, {"executed": 0.2}, {"answered_unanswerable": 0.0}])
+def test_a_policy_that_tries_earns_more_than_any_canary(data, weights, request):
+    rows = request.getfixturevalue(data)
+    best = max(values["score"] for values in canaries(rows, **weights).values())
+    assert answering(rows, accuracy=0.4, **weights) > best
+
+
+def test_right_ranks_above_wrong_above_failing(demo_rows):
+    answerable = [row for row in demo_rows if row["extra_info"]["answerable"]]
+    for row in answerable:
+        ranked = [score(row, text) for text in (row["extra_info"]["gold_sql"], WRONG, FAILS)]
+        assert ranked == sorted(ranked, reverse=True)
+        assert len(set(ranked)) == 3
+
+
+@pytest.mark.parametrize(("penalty", "accuracy"), [(0.0, 0.3), (0.5, 0.6), (1.0, 0.8)])
+def test_answering_at_base_accuracy_beats_always_abstaining(demo_rows, penalty, accuracy):
+    """With RS(c) too, as long as the accuracy is above the break-even that the reward's docstring gives."""
+    abstaining = canaries(demo_rows, reliability_penalty=penalty)["always abstains"]["score"]
+    assert answering(demo_rows, accuracy, reliability_penalty=penalty) > abstaining
+
+
+@pytest.mark.parametrize("penalty", [1.0, 5.0, 10.0])
+def test_no_canary_but_abstention_gains_by_a_reliability_penalty(demo_rows, penalty):
+    earned = canaries(demo_rows, reliability_penalty=penalty)
+    assert all(values["score"] < 0 for name, values in earned.items() if name != "always abstains")
