@@ -47,7 +47,7 @@ HOSTILE = (
     "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + {} FROM s) SELECT count(*) FROM s, patients",
     "SELECT count(*) FROM labevents a, labevents b, labevents c WHERE a.valuenum + b.valuenum = c.valuenum + {}",
     "SELECT a.row_id FROM labevents a, labevents b ORDER BY a.valuenum * b.valuenum - {} LIMIT 1",
-    "SELECT instr(a, b) FROM (SELECT printf('%.900000c', 'x') AS a, printf('%.450000c', 'x') || '{}' AS b FROM patients)",
+    "SELECT instr(a, b) FROM (SELECT printf('%.900000c', 'x') AS a, printf('%.450000c', {}) AS b FROM patients)",
 )
 
 
@@ -110,7 +110,6 @@ def rows(connection: sqlite3.Connection, sql: str) -> list | None:
 
 def ours(job: Job) -> Callable[[Sample], float]:
     info = {"db_path": str(job.db)}
-
 
     def grade(sample: Sample) -> float:
         result = compute_score("ehrsql", sample.prediction, sample.ground_truth, info, timeout_s=job.timeout_s)

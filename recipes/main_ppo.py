@@ -11,6 +11,9 @@ from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
+from data_prep.errors import InputError
+from recipes.monitor import RewardFailed
+
 
 @ray.remote
 class TaskRunner(TaskRunnerV1.__ray_actor_class__):
@@ -23,7 +26,10 @@ class TaskRunner(TaskRunnerV1.__ray_actor_class__):
 @hydra.main(config_path=None, version_base=None)
 def main(config: DictConfig) -> None:
     validate_config(config, need_reference_policy(config), need_critic(config))
-    run_ppo(config, task_runner_class=TaskRunner)
+    try:
+        run_ppo(config, task_runner_class=TaskRunner)
+    except RewardFailed as error:  # with Ray's traceback around its cause
+        raise InputError(str(error.cause)) from None
 
 
 if __name__ == "__main__":

@@ -1,20 +1,23 @@
-"""verl's synchronous GRPO trainer with the metrics and alarms of ``recipes.monitor``.
+"""verl's synchronous GRPO trainer with the metrics and alarms of ``recipes.monitor``, and reward workers that restart.
 
 Registered with verl as ``trainer.v1.trainer_mode: monitored`` by importing this module. verl itself logs the reward
-function's score, but none of the other values that it returns.
+function's score, but none of the other values that it returns, and ends when a reward worker dies.
 """
 
 from pathlib import Path
 
+import ray
 import transfer_queue as tq
 from omegaconf import DictConfig, OmegaConf
+from verl.experimental.reward_loop import RewardLoopWorker
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 
-from recipes.monitor import Drift, rollout_metrics
+from recipes.monitor import Drift, check_graded, rollout_metrics
 
 FIELDS = ("uid", "responses", "data_source", "extra_fields")
 # Of the run's folder.
 BASELINE_FILE = "monitor_baseline.json"
+MAX_RESTARTS = 10  # of a reward worker; one that dies more often has a cause that a restart does not mend
 
 
 @register_trainer("monitored")
@@ -24,6 +27,21 @@ class MonitoredTrainer(PPOTrainerSync):
         monitor = OmegaConf.to_container(config.monitor)
         self.drift = Drift(**monitor, file=Path(config.trainer.default_local_dir) / BASELINE_FILE)
 
+    def get_reward_handles(self) -> list[ray.actor.ActorHandle] | None:
+        """Reward workers as verl starts them, but that Ray restarts when they die, and whose calls it repeats then."""
+        workers = super().get_reward_handles()
+        if workers is None:
+            return None
+        restarting = ray.remote(max_restarts=MAX_RESTARTS, max_task_retries=MAX_RESTARTS)(RewardLoopWorker)
+        manager = self.reward_loop_manager
+        manager.reward_loop_workers = [
+            restarting.options(scheduling_strategy="SPREAD").remote(self.config, manager.reward_router_address)
+            for _ in workers
+        ]
+        for worker in workers:
+            ray.kill(worker)
+        return manager.reward_loop_workers
+
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
@@ -31,6 +49,7 @@ class MonitoredTrainer(PPOTrainerSync):
         responses = [response.tolist() for response in data["responses"].unbind()]
         uids, sources, extra = (data.pop(field).tolist() for field in ("uid", "data_source", "extra_fields"))
         rewards = [fields["reward_extra_info"] for fields in extra]
+        check_graded(global_steps, rewards)
         metrics |= rollout_metrics(uids, responses, sources, rewards)
         alarms = self.drift.check(global_steps, metrics)
         metrics["monitor/alarms"] = len(alarms)

@@ -51,7 +51,6 @@ _FAILED = {
     "timed_out": 0.0,
     "format_ok": 0.0,
     "answerable": 0.0,
-    "pred": "error",
     "grader_failed": 1.0,
 }
 
@@ -136,7 +135,7 @@ def compute_score(
         result = grade(solution_str, ground_truth, _database_path(extra_info), timeout_s, official_clean_up)
     except Exception as error:  # an exception here would end the training run
         _log_once(error)
-        return {**_FAILED, "answerable": float(ground_truth != ABSTAIN)}
+        return {**_FAILED, "answerable": float(ground_truth != ABSTAIN), "pred": f"grader failed: {error}"}
     is_constant = result.executed and not result.execution.reads_table
     right = result.acc and not is_constant
     if ground_truth == GOLD_FAILED:
