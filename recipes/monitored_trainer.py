@@ -5,6 +5,7 @@ function's score, but none of the other values that it returns, and ends when a 
 """
 
 from pathlib import Path
+from statistics import fmean
 
 import ray
 import transfer_queue as tq
@@ -14,7 +15,7 @@ from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 
 from recipes.monitor import Drift, check_graded, rollout_metrics
 
-FIELDS = ("uid", "responses", "data_source", "extra_fields")
+FIELDS = ("uid", "responses", "data_source", "extra_fields", "metrics")
 # Of the run's folder.
 BASELINE_FILE = "monitor_baseline.json"
 MAX_RESTARTS = 10  # of a reward worker; one that dies more often has a cause that a restart does not mend
@@ -47,10 +48,13 @@ class MonitoredTrainer(PPOTrainerSync):
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
         data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=list(FIELDS))
         responses = [response.tolist() for response in data["responses"].unbind()]
-        uids, sources, extra = (data.pop(field).tolist() for field in ("uid", "data_source", "extra_fields"))
+        uids, sources, extra, timings = (data.pop(field).tolist() for field in FIELDS if field != "responses")
         rewards = [fields["reward_extra_info"] for fields in extra]
         check_graded(global_steps, rewards)
         metrics |= rollout_metrics(uids, responses, sources, rewards)
+        # Rewards are computed while other rollouts are generated: a step waits for the longest at most.
+        seconds = [timing["compute_score"] for timing in timings]
+        metrics |= {"timing_s/reward/mean": fmean(seconds), "timing_s/reward/max": max(seconds)}
         alarms = self.drift.check(global_steps, metrics)
         metrics["monitor/alarms"] = len(alarms)
         for line in alarms:

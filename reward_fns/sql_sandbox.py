@@ -34,6 +34,7 @@ import time
 from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -236,13 +237,18 @@ class _Worker:
 def _identity(db_path: str | os.PathLike) -> list:
     """[file URI, mtime in ns, size in bytes]: what the cache and the workers tell databases apart by."""
     try:
-        path = Path(db_path).resolve(strict=True)
-        stat = path.stat()
+        stat = os.stat(db_path)
+        uri = _uri(os.fspath(db_path))
     except (OSError, ValueError) as error:
         raise DatabaseError(f"cannot read the database {db_path}: {error}") from error
-    if not os.access(path, os.R_OK):  # a warm process would not notice
+    if not os.access(db_path, os.R_OK):  # a warm process would not notice
         raise DatabaseError(f"cannot read the database {db_path}: permission denied")
-    return [path.as_uri(), stat.st_mtime_ns, stat.st_size]
+    return [uri, stat.st_mtime_ns, stat.st_size]
+
+
+@lru_cache(maxsize=64)
+def _uri(db_path: str) -> str:
+    return Path(db_path).absolute().as_uri()
 
 
 def _execution(reply: dict, db_path: str | os.PathLike) -> Execution:

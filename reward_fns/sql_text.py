@@ -133,12 +133,15 @@ def _after_prose(text: str) -> str | None:
 
 
 def _is_one_query(sql: str) -> bool:
-    bare = _QUOTED_OR_COMMENT.sub(" ", sql).rstrip().removesuffix(";")
-    return bool(_STARTS_WITH_QUERY.match(sql)) and ";" not in bare
+    if not _STARTS_WITH_QUERY.match(sql):
+        return False
+    return ";" not in sql or ";" not in _QUOTED_OR_COMMENT.sub(" ", sql).rstrip().removesuffix(";")
 
 
 def strip_comments(sql: str) -> str:
     """Replace each comment by a space, as SQLite reads it; literals and quoted identifiers are kept."""
+    if "--" not in sql and "/*" not in sql:
+        return sql
     return _QUOTED_OR_COMMENT.sub(lambda match: " " if match["comment"] else match[0], sql)
 
 
@@ -154,15 +157,22 @@ def clean_up(sql: str, official: bool = False) -> str:
         sql = strip_comments(sql)
     sql = re.sub(" +", " ", sql.replace("\n", " ")).strip()
     sql = sql.replace("> =", ">=").replace("< =", "<=").replace("! =", "!=")
-    sql = _MYSQL_DATE.sub(_sqlite_datetime, sql)
+    if "INTERVAL" in sql:
+        sql = _MYSQL_DATE.sub(_sqlite_datetime, sql)
     sql = sql.replace("current_time", f"'{NOW}'").replace("current_date", f"'{CURRENT_DATE}'")
     sql = sql.replace("'now'", f"'{NOW}'").replace("NOW()", f"'{NOW}'")
     sql = sql.replace("CURDATE()", f"'{CURRENT_DATE}'").replace("CURTIME()", f"'{CURRENT_TIME}'")
+    if "_lower" in sql and "_upper" in sql:
+        sql = _insert_vital_range(sql)
+    return sql.replace("%y", "%Y").replace("%j", "%J")
+
+
+def _insert_vital_range(sql: str) -> str:
     lower, upper = _LOWER.search(sql), _UPPER.search(sql)
     if lower and upper and lower[2] == upper[2] and lower[2] in VITAL_RANGES:
         low, high = VITAL_RANGES[lower[2]]
-        sql = sql.replace(lower[1], str(low)).replace(upper[1], str(high))
-    return sql.replace("%y", "%Y").replace("%j", "%J")
+        return sql.replace(lower[1], str(low)).replace(upper[1], str(high))
+    return sql
 
 
 def _sqlite_datetime(match: re.Match) -> str:

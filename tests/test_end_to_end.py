@@ -7,10 +7,12 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 from conftest import REPO
 
@@ -123,30 +125,48 @@ def test_sft_learns(work, sft_model):
     assert (sft_model / "model.safetensors").is_file()
 
 
-def test_grpo_survives_a_kill_resumes_and_exports(work, sft_model):
-    run_dir = work / "grpo"
-    marker = run_dir / "latest_checkpointed_iteration.txt"
-    with (work / "killed.log").open("w") as log:
-        trainer = subprocess.Popen(
-            grpo(work, "grpo", "trainer.total_training_steps=2"),
-            cwd=REPO,
-            env=os.environ | {"HARDWARE": "cpu"},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+@contextmanager
+def running(command: list[str], log_file: Path, reached: Callable[[], bool]) -> Iterator[subprocess.Popen]:
+    """Start a stage and yield its process once ``reached``."""
+    with log_file.open("w") as log:
+        env = os.environ | {"HARDWARE": "cpu"}
+        process = subprocess.Popen(command, cwd=REPO, env=env, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + STEP_TIMEOUT_S
-        while not (marker.is_file() and marker.read_text()):
-            assert trainer.poll() is None, (work / "killed.log").read_text()[-5000:]
+        while not reached():
+            assert process.poll() is None, log_file.read_text()[-5000:]
             assert time.monotonic() < deadline
             time.sleep(0.1)
+        yield process
+
+
+def reward_processes(trainer: subprocess.Popen) -> list[psutil.Process]:
+    """verl's reward actor and the processes that execute SQL for it."""
+    names = {process: " ".join(process.cmdline()) for process in psutil.Process(trainer.pid).children(recursive=True)}
+    return [process for process, name in names.items() if "RewardLoopWorker" in name or "sql_worker" in name]
+
+
+def test_grpo_survives_kills_resumes_and_exports(work, sft_model):
+    run_dir = work / "grpo"
+    marker = run_dir / "latest_checkpointed_iteration.txt"
+
+    def checkpoint(step: int) -> bool:
+        return marker.is_file() and marker.read_text() == str(step)
+
+    first = grpo(work, "grpo", "trainer.total_training_steps=2")
+    with running(first, work / "killed.log", lambda: checkpoint(1)) as trainer:
         os.killpg(trainer.pid, signal.SIGKILL)
         trainer.wait()
-    assert marker.read_text() == "1"
+    assert checkpoint(1)
 
     time.sleep(1)  # the next start's metrics file is named by the second
-    run(grpo(work, "grpo", "trainer.total_training_steps=3"))
-    assert marker.read_text() == "3"
+    log_file = work / "resumed.log"
+    with running(grpo(work, "grpo", "trainer.total_training_steps=3"), log_file, lambda: checkpoint(2)) as trainer:
+        killed = reward_processes(trainer)
+        for process in killed:
+            process.kill()
+        assert trainer.wait(STEP_TIMEOUT_S) == 0, log_file.read_text()[-5000:]
+    assert len(killed) >= 2
+    assert checkpoint(3)
     resumed = sorted((run_dir / "metrics").glob("*.jsonl"))[-1]
     trained = [step for step, entry in metrics_of(resumed).items() if "critic/score/mean" in entry]
     assert trained == [2, 3]  # resumed, not started again
@@ -161,6 +181,8 @@ def test_grpo_survives_a_kill_resumes_and_exports(work, sft_model):
         assert 0 <= steps[step]["rollout/executed"] <= 1
         assert 0 <= steps[step]["rollout/identical_answers"] <= 1
         assert steps[step]["monitor/alarms"] == 0
+        assert steps[step]["rollout/grader_failed"] == 0
+        assert 0 < steps[step]["timing_s/reward/mean"] <= steps[step]["timing_s/reward/max"]
 
     figures = export(work, "grpo", "sft_model")
     assert figures["tensors_changed"] > 0
