@@ -40,6 +40,7 @@ class Options:
     data_dir: Path
     db: Path
     out_dir: Path
+    reward_db: Path | None = None
     prompt: str = "compact_schema"
     tokenizer: str | None = None
     max_prompt_length: int | None = None
@@ -67,12 +68,18 @@ def prepare(options: Options, console: Console) -> None:
     prompt_files = template_files(options.prompt)
     counter = TokenCounter(options.tokenizer) if options.tokenizer else WordCounter()
     open_database(options.db).close()
+    if options.reward_db:
+        open_database(options.reward_db).close()
     questions = read_splits(options.data_dir, console)
     train = questions.get("train", [])
     if options.prompt == "few_shot" and not train:
         raise InputError(f"few_shot takes its examples from train, but {options.data_dir} has no train split")
 
-    answers, failures = execute_gold((q for split in questions.values() for q in split), options)
+    everything = [question for split in questions.values() for question in split]
+    answers, failures = execute_gold(everything, options.db, options.timeout_s)
+    if options.reward_db:
+        same_answers, _ = execute_gold(everything, options.reward_db, options.timeout_s)
+        check_same_answers(answers, same_answers, options)
     taught = draw_taught(train, answers, options)
     builder = PromptBuilder(options.prompt, options.db)
     examples = draw_examples([q for q in train if q.id in taught], options.seed)
@@ -95,13 +102,13 @@ def prepare(options: Options, console: Console) -> None:
                 continue
             gold_shown = split != "train" or question.id in taught
             if split != "train" or options.gold_sql_share == 1 or not gold_shown:
-                row = rl_row(question, split, prompt, answer, status, options.db, gold_shown)
+                row = rl_row(question, split, prompt, answer, status, options.reward_db or options.db, gold_shown)
                 rows.setdefault(split, []).append(row)
             if split != "test" and gold_shown and answer != GOLD_FAILED:
                 target = {"role": "assistant", "content": question.gold}
                 rows.setdefault(f"sft_{split}", []).append({"messages": [*prompt, target]})
 
-    inputs = [options.db, *prompt_files]
+    inputs = [options.db, *filter(None, [options.reward_db]), *prompt_files]
     inputs += [path for split in questions for path in split_files(options.data_dir / split)]
     manifest = {
         "options": {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()},
@@ -134,7 +141,9 @@ def read_splits(data_dir: Path, console: Console) -> dict[str, list[Question]]:
     return questions
 
 
-def execute_gold(questions: Iterable[Question], options: Options) -> tuple[dict[str, str], dict[str, str]]:
+def execute_gold(
+    questions: Iterable[Question], db: Path, timeout_s: float = 60.0
+) -> tuple[dict[str, str], dict[str, str]]:
     """Execute each distinct gold query once.
 
     Returns the ground truth of each gold (``ABSTAIN``, ``GOLD_FAILED`` or a canonical answer) and, for those
@@ -147,22 +156,29 @@ def execute_gold(questions: Iterable[Question], options: Options) -> tuple[dict[
     answers, failures = {ABSTAIN: ABSTAIN}, {}
     workers = os.cpu_count()
     with (
-        SqlSandbox(workers, options.timeout_s) as sandbox,
+        SqlSandbox(workers, timeout_s) as sandbox,
         ThreadPoolExecutor(workers) as pool,
     ):
-        results = pool.map(lambda sql: sandbox.execute(options.db, sql), queries)
+        results = pool.map(lambda sql: sandbox.execute(db, sql), queries)
         try:
             for sql, result in track(zip(queries, results, strict=True), "Executing gold", len(queries)):
                 answers[sql] = result.answer if result.status == "ok" else GOLD_FAILED
                 if result.status != "ok":
                     failures[sql] = f"{result.status}: {result.error}"
         except DatabaseError as error:
-            raise InputError(f"cannot read {options.db} ({error}); build it again") from error
+            raise InputError(f"cannot read {db} ({error}); build it again") from error
     if queries and len(failures) == len(queries):
-        raise InputError(
-            f"every gold query fails on {options.db} ({failures[queries[0]]}); is it the right database?"
-        )
+        raise InputError(f"every gold query fails on {db} ({failures[queries[0]]}); is it the right database?")
     return answers, failures
+
+
+def check_same_answers(answers: dict[str, str], others: dict[str, str], options: Options) -> None:
+    """Raise an ``InputError`` if a gold query has another answer on ``reward_db`` (``others``) than on ``db``."""
+    if differing := sorted(sql for sql, answer in answers.items() if others[sql] != answer):
+        raise InputError(
+            f"{len(differing)} of {len(answers)} gold queries have another answer on {options.reward_db} than on "
+            f"{options.db}, such as {differing[0]}; build it again from that database, or leave --reward_db out"
+        )
 
 
 def draw_taught(train: list[Question], answers: dict[str, str], options: Options) -> set[str]:
@@ -241,6 +257,12 @@ def main(argv: list[str] | None = None) -> None:
     option("--data_dir", type=Path, required=True, help="folder with {train,valid,test}/{data,label}.json")
     option("--db", type=Path, required=True, help="SQLite database that the questions are about")
     option("--out_dir", type=Path, required=True, help="folder for the parquet files and manifest.json")
+    option(
+        "--reward_db",
+        type=Path,
+        help="database that rewards are computed on, if not --db: build_ehr_db's with indexes. "
+        "Every gold query must have the same answer on both",
+    )
     option("--prompt", default="compact_schema", help=f"prompt template: {', '.join(prompt_names())}")
     option("--tokenizer", help="Hugging Face tokenizer with a chat template, to count prompt tokens")
     option("--max_prompt_length", type=int, help="limit in tokens; prompts over it are counted, not dropped")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from data_prep.ehrsql import Options, execute_gold, rl_row
+from data_prep.ehrsql import execute_gold, rl_row
 from data_prep.ehrsql_source import read_split, seen_in_train
 from data_prep.errors import InputError
 from data_prep.prompts import PromptBuilder
@@ -69,7 +69,7 @@ def _json_rows(path: Path, db_path: Path | None, prompt: str) -> list[Row]:
     questions = read_split(folder)
     train_folder = folder.parent / "train"
     train = read_split(train_folder) if train_folder.is_dir() else []
-    answers, _ = execute_gold(questions, Options(data_dir=folder, db=db_path, out_dir=folder))
+    answers, _ = execute_gold(questions, db_path)
     return [
         rl_row(question, folder.name, builder.messages(question.text), answers[question.gold], seen, db_path, True)
         for question, seen in zip(questions, seen_in_train(questions, train), strict=True)

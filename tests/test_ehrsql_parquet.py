@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from data_prep.checksum import sha256_file
+from data_prep.ehr_indexes import build_indexed
 from data_prep.ehrsql import main
 from data_prep.ehrsql_source import sql_skeleton
 from data_prep.errors import InputError
@@ -266,6 +267,29 @@ def test_absent_split_and_hidden_labels_are_named(data, db, capsys):
         "sft_valid.parquet",
         "valid.parquet",
     ]
+
+
+def test_rewards_are_computed_on_a_database_with_the_same_answers(data, db):
+    indexed = build_indexed(db)
+    assert indexed == db.with_name("hospital_indexed.sqlite")
+    with sqlite3.connect(indexed) as database:
+        plan = database.execute("EXPLAIN QUERY PLAN " + gender_sql(101)).fetchall()[0][-1]
+    database.close()
+    assert "USING INDEX" in plan
+    rows = pd.read_parquet(run(data, db, "--reward_db", str(indexed)) / "valid.parquet")
+    assert {info["db_path"] for info in rows["extra_info"]} == {str(indexed)}
+    manifest = json.loads((data.parent / "out" / "manifest.json").read_text())
+    assert str(indexed) in manifest["inputs"]
+
+
+def test_a_reward_database_with_another_answer_is_refused(data, db):
+    indexed = build_indexed(db)
+    with sqlite3.connect(indexed) as database:
+        database.execute("UPDATE patients SET gender = 'x' WHERE subject_id = 101")
+    database.close()
+    with pytest.raises(InputError, match="1 of .* gold queries have another answer on .*hospital_indexed.sqlite"):
+        run(data, db, "--reward_db", str(indexed))
+    assert not (data.parent / "out").exists()
 
 
 def test_a_rerun_leaves_no_file_of_an_earlier_one(data, db):
