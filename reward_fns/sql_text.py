@@ -122,6 +122,11 @@ def _fence(text: str) -> tuple[str | None, bool | None]:
             _STARTS_WITH_QUERY.match(inside) or _NULL.fullmatch(inside) or not _OTHER_LANGUAGE.match(inside)
         ):
             plain = inside
+    if plain is None or not plain.strip():
+        for nested in reversed(parts[2::2]):  # in a fence of four backticks, or of another language
+            tag = _FENCE_TAG.match(nested)
+            if tag and tag[1] and _STARTS_WITH_QUERY.match(nested, tag.end()):
+                return nested[tag.end() :], False
     return plain, alone
 
 

@@ -96,6 +96,39 @@ def test_null_inside_other_text_does_not_abstain(text):
     assert not extract_sql(text).abstained
 
 
+# Attacks on the extraction: text -> what may be executed. None of them may smuggle in another query.
+SMUGGLED = "SELECT 'gold'"
+ATTACKS = {
+    "nested fences": (f"````\n```sql\n{Q}\n```\n````", Q),
+    "a fence in a fence of another language": (f"```markdown\n```sql\n{Q}\n```\n```", Q),
+    "several fences": (f"```sql\n{SMUGGLED}\n```\n```sql\n{Q}\n```", Q),
+    "a fence in a comment": (f"```sql\n{Q} -- ```sql\n-- {SMUGGLED}\n```", f"{Q} --"),
+    "a fence in a literal": (f"SELECT '```sql {SMUGGLED}' FROM patients", f"{SMUGGLED}' FROM patients"),
+    "gold in a line comment": (f"-- {SMUGGLED}\n{Q}", f"-- {SMUGGLED}\n{Q}"),
+    "gold in a block comment": (f"/* {SMUGGLED} */ {Q}", f"/* {SMUGGLED} */ {Q}"),
+    "gold behind a NUL": (f"{Q}\x00{SMUGGLED}", f"{Q}\x00{SMUGGLED}"),
+    "gold in the reasoning": (f"<think>```sql\n{SMUGGLED}\n```</think>{Q}", Q),
+    "gold before the answer": (f"{SMUGGLED}\n<answer>{Q}</answer>", Q),
+    "the prompt echoed": (f"CREATE TABLE patients (gender)\n\nQuestion: {SMUGGLED}?\n```sql\n{Q}\n```", Q),
+    "the question echoed": ("How many patients are there?", None),
+    "the rule of abstention echoed": ("Answer null if the database does not hold the answer.", None),
+    "a lone surrogate": (f"\ud800{Q}", None),
+    "a right-to-left mark": (f"\u202e{Q}", None),
+    "null behind a right-to-left mark": ("\u202enull", None),
+    "null with a zero-width space": ("nu\u200bll", None),
+    "null and a query": (f"null\n{Q}", None),
+    "null in prose": ("The value is null, so nothing can be said.", None),
+    "a megabyte of prose": ("no " * 350_000, None),
+}
+
+
+@pytest.mark.parametrize(("text", "sql"), ATTACKS.values(), ids=ATTACKS)
+def test_an_attack_on_the_extraction(text, sql):
+    extraction = extract_sql(text)
+    assert extraction.sql == sql
+    assert not extraction.abstained
+
+
 PIECES = st.sampled_from(
     ["```", "```sql\n", "<think>", "</think>", "<answer>", "</answer>", "null", "SELECT 1", "--", "/*", "*/", "'", ";",
      "\n", "\x00", "\ud800", "\u202e", "<|im_end|>", "WITH a AS (", ":", " "]
