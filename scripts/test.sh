@@ -7,4 +7,5 @@ bash scripts/setup.sh
 PATH=$(realpath "$VENV/bin"):$PATH
 
 ruff check .
-exec python -m pytest "$@"
+# Two files at a time: with more, the tests that start vLLM would need more memory than a laptop has.
+exec python -m pytest -n 2 --dist loadfile "$@"
