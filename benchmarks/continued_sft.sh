@@ -1,6 +1,6 @@
 # Sourced by the continued_sft_*.sh benchmarks after the recipe has run: SFT continued for GRPO's time, and its export.
 
-seconds() { cut -d' ' -f2 "$OUTPUT_DIR/stages/$1"; }
+seconds() { head -n 1 "$OUTPUT_DIR/stages/$1" | cut -d' ' -f2; }
 
 continue_sft() { # PROMPTS: from START_MODEL to models/continued_sft
   local sft_steps steps rows
@@ -13,8 +13,9 @@ continue_sft() { # PROMPTS: from START_MODEL to models/continued_sft
     trainer.seed="$SEED" trainer.default_local_dir="$OUTPUT_DIR/continued_sft" \
     trainer.total_training_steps="$steps" trainer.total_epochs=$((steps * RECIPE_SFT_BATCH_SIZE / rows + 1)) \
     trainer.save_freq="$steps" trainer.test_freq=-1
-  stage export_continued_sft python -m recipes.export --checkpoint_dir "$OUTPUT_DIR/continued_sft" \
-    --start_model "$START_MODEL" --prompts "$1" --out_dir "$MODELS/continued_sft"
+  stage export_continued_sft "$MODELS/continued_sft" python -m recipes.export \
+    --checkpoint_dir "$OUTPUT_DIR/continued_sft" --start_model "$START_MODEL" --prompts "$1" \
+    --out_dir "$MODELS/continued_sft"
 }
 
 report_times() {

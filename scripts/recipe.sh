@@ -50,12 +50,12 @@ data_and_model() { # TRAIN_FILE COMMAND...: data preparation and the start model
     tiny | smollm2_135m) START_MODEL=$MODELS/$RECIPE_MODEL ;;
   esac
   if [ "$RECIPE_MODEL" = tiny ]; then # its tokenizer is trained on the data
-    stage parquet "$@"
-    stage model python -m recipes.models tiny --out_dir "$START_MODEL" --seed "$SEED" \
+    stage parquet "$PARQUET" "$@"
+    stage model "$START_MODEL" python -m recipes.models tiny --out_dir "$START_MODEL" --seed "$SEED" \
       --corpus "$PARQUET/sft_train.parquet" "$train"
   else
-    stage model python -m recipes.models "$RECIPE_MODEL" --out_dir "$START_MODEL"
-    stage parquet "$@" --tokenizer "$START_MODEL" --max_prompt_length "$RECIPE_MAX_PROMPT_LENGTH"
+    stage model "$START_MODEL" python -m recipes.models "$RECIPE_MODEL" --out_dir "$START_MODEL"
+    stage parquet "$PARQUET" "$@" --tokenizer "$START_MODEL" --max_prompt_length "$RECIPE_MAX_PROMPT_LENGTH"
   fi
 }
 
@@ -69,8 +69,8 @@ train_sft() { # PROMPTS [overrides of configs/*_sft.yaml...]: SFT and its export
     trainer.seed="$SEED" \
     trainer.default_local_dir="$OUTPUT_DIR/sft" \
     "$@"
-  stage export_sft python -m recipes.export --checkpoint_dir "$OUTPUT_DIR/sft" --start_model "$START_MODEL" \
-    --prompts "$prompts" --out_dir "$MODELS/sft"
+  stage export_sft "$MODELS/sft" python -m recipes.export --checkpoint_dir "$OUTPUT_DIR/sft" \
+    --start_model "$START_MODEL" --prompts "$prompts" --out_dir "$MODELS/sft"
   START_MODEL=$MODELS/sft
 }
 
@@ -84,6 +84,6 @@ train_grpo() { # TRAIN_FILE VALID_FILE [overrides...]: GRPO from START_MODEL, an
     actor_rollout_ref.model.path="$START_MODEL" \
     trainer.default_local_dir="$OUTPUT_DIR/grpo" \
     "$@"
-  stage export_grpo python -m recipes.export --checkpoint_dir "$OUTPUT_DIR/grpo" --start_model "$START_MODEL" \
-    --prompts "$valid" --out_dir "$MODELS/grpo"
+  stage export_grpo "$MODELS/grpo" python -m recipes.export --checkpoint_dir "$OUTPUT_DIR/grpo" \
+    --start_model "$START_MODEL" --prompts "$valid" --out_dir "$MODELS/grpo"
 }

@@ -19,10 +19,11 @@ train_sft "$PARQUET/grpo_valid.parquet"
 train_grpo "$PARQUET/grpo_train.parquet" "$PARQUET/grpo_valid.parquet" ${OVERRIDES[@]+"${OVERRIDES[@]}"}
 
 evaluate() { # LABEL MODEL
-  stage "evaluate_$1" python -m recipes.evaluate --recipe ecg --dataset_path "$PARQUET/grpo_test.parquet" \
+  local results=$OUTPUT_DIR/results/$1
+  stage "evaluate_$1" "$results" python -m recipes.evaluate --recipe ecg --dataset_path "$PARQUET/grpo_test.parquet" \
     --max_response_length "$RECIPE_MAX_RESPONSE_LENGTH" ${NUM_SAMPLES:+--num_samples "$NUM_SAMPLES"} \
-    --model_name "$2" --output_dir "$OUTPUT_DIR/results/$1"
-  RUNS+=("$1=$OUTPUT_DIR/results/$1")
+    --model_name "$2" --output_dir "$results"
+  RUNS+=("$1=$results")
 }
 RUNS=()
 evaluate sft "$START_MODEL"

@@ -21,7 +21,8 @@ TEST_SET=$PARQUET/test.parquet
 [ -f "$TEST_SET" ] || TEST_SET=$PARQUET/valid.parquet # EHRSQL's test labels may be missing
 EVALUATE=(python -m recipes.evaluate --dataset_path "$TEST_SET" --db_path "$DATABASE"
   --max_response_length "$RECIPE_MAX_RESPONSE_LENGTH" ${NUM_SAMPLES:+--num_samples "$NUM_SAMPLES"})
-stage evaluate_start "${EVALUATE[@]}" --model_name "$START_MODEL" --output_dir "$OUTPUT_DIR/results/start"
-stage evaluate_grpo "${EVALUATE[@]}" --model_name "$MODELS/grpo" --output_dir "$OUTPUT_DIR/results/grpo"
-python -m recipes.summary --runs start="$OUTPUT_DIR/results/start" grpo="$OUTPUT_DIR/results/grpo" \
+RESULTS=$OUTPUT_DIR/results
+stage evaluate_start "$RESULTS/start" "${EVALUATE[@]}" --model_name "$START_MODEL" --output_dir "$RESULTS/start"
+stage evaluate_grpo "$RESULTS/grpo" "${EVALUATE[@]}" --model_name "$MODELS/grpo" --output_dir "$RESULTS/grpo"
+python -m recipes.summary --runs start="$RESULTS/start" grpo="$RESULTS/grpo" \
   --metrics "$OUTPUT_DIR/grpo/metrics" --out_dir "$OUTPUT_DIR/summary"
