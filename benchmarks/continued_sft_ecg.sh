@@ -3,7 +3,7 @@
 # Runs the demo recipe first where it has not run.
 #   SEED=0 bash benchmarks/continued_sft_ecg.sh [the overrides that the recipe ran with ...]
 set -euo pipefail
-cd "$(dirname "$0")/.."
+source "$(dirname "$0")/../scripts/env.sh"
 export SEED=${SEED:-0} OUTPUT_DIR=${OUTPUT_DIR:-outputs/ecg_seed_${SEED:-0}}
 bash scripts/run_grpo_ecg.sh "$@"
 
