@@ -81,6 +81,24 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
     assert f"another run is using {tmp_path}" in result.stderr.strip().splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("env", "arguments", "message"),
+    [
+        ({}, [], "no trained model in {run}/models"),
+        ({}, ["--recipe", "ehrsql"], "no database at {run}/data/mimic_iv.sqlite"),
+        ({"EHR_DB": "/absent.sqlite"}, ["--recipe=ehrsql"], "no database at /absent.sqlite"),
+        ({"PRESET": "bogus"}, [], "Could not find 'preset/ecg/bogus'"),
+        ({}, ["--recipe", "chess"], "--recipe chess is unknown"),
+    ],
+)
+def test_the_chat_looks_where_the_settings_say(tmp_path, env, arguments, message):
+    run = tmp_path / "run"
+    result = run_script("chat_with_model.sh", *arguments, **{"HARDWARE": "cpu", "OUTPUT_DIR": str(run)} | env)
+    assert result.returncode != 0
+    assert message.format(run=run) in result.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
 def stages(tmp_path, script: str) -> list[str]:
     """Run a script of stages and return the lines it printed."""
     source = f"OUTPUT_DIR={tmp_path}; die() {{ echo \"$*\"; exit 1; }}; source scripts/stages.sh; take_lock\n{script}"
