@@ -7,7 +7,7 @@ continue_sft() { # PROMPTS: from START_MODEL to models/continued_sft
   sft_steps=$(cat "$OUTPUT_DIR/sft/latest_checkpointed_iteration.txt")
   # A tenth more, since the trainer's start-up weighs more in the shorter run: SFT gets at least the time of GRPO.
   steps=$((sft_steps * $(seconds grpo) * 11 / $(seconds sft) / 10))
-  rows=$(python -c "import pyarrow.parquet as pq; print(pq.read_metadata('$PARQUET/sft_train.parquet').num_rows)")
+  rows=$(rows "$PARQUET/sft_train.parquet")
   training_stage continued_sft "$OUTPUT_DIR/continued_sft" python -m recipes.launch "${RECIPE}_sft" "${SFT_CHOICES[@]}" \
     data.train_files="$PARQUET/sft_train.parquet" data.val_files="$PARQUET/sft_valid.parquet" model.path="$START_MODEL" \
     trainer.seed="$SEED" trainer.default_local_dir="$OUTPUT_DIR/continued_sft" \

@@ -26,7 +26,9 @@ choose() { # PRESET: the Hydra choices of all stages (CHOICES) and of SFT (SFT_C
 }
 
 recipe_start() { # CONFIG [overrides...]: set-up, check of the settings and of the machine, lock
-  [[ "$SEED" =~ ^[0-9]+$ ]] || die "SEED=$SEED: give a whole number"
+  [[ "$SEED" =~ ^(0|[1-9][0-9]{0,8})$ ]] || die "SEED=$SEED: give a whole number of at most nine digits"
+  [[ "${NUM_SAMPLES:-}" =~ ^([1-9][0-9]{0,8})?$ ]] \
+    || die "NUM_SAMPLES=$NUM_SAMPLES: give a number of test questions, or nothing for all"
   bash scripts/setup.sh
   PATH=$(realpath "$VENV/bin"):$PATH
   local settings
@@ -57,6 +59,18 @@ data_and_model() { # TRAIN_FILE COMMAND...: data preparation and the start model
     stage model "$START_MODEL" python -m recipes.models "$RECIPE_MODEL" --out_dir "$START_MODEL"
     stage parquet "$PARQUET" "$@" --tokenizer "$START_MODEL" --max_prompt_length "$RECIPE_MAX_PROMPT_LENGTH"
   fi
+}
+
+rows() { # PARQUET_FILE: how many it has
+  python -c "import sys; from pyarrow.parquet import read_metadata; print(read_metadata(sys.argv[1]).num_rows)" "$1"
+}
+
+check_test_set() { # FILE: before the training whose result it is to measure
+  local questions
+  [ -f "$1" ] || die "no $1: the data have no questions for the test; give more of them"
+  questions=$(rows "$1")
+  [ "${NUM_SAMPLES:-1}" -le "$questions" ] \
+    || die "NUM_SAMPLES=$NUM_SAMPLES, but $1 has $questions questions; lower it, or leave it out for all"
 }
 
 train_sft() { # PROMPTS [overrides of configs/*_sft.yaml...]: SFT and its export; START_MODEL follows

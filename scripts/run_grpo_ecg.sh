@@ -8,10 +8,10 @@ set -euo pipefail
 source "$(dirname "$0")/ecg.sh"
 NUM_SAMPLES=${NUM_SAMPLES:-} # test questions of the evaluations; empty: all
 
-[[ "$NUM_SAMPLES" =~ ^([1-9][0-9]*)?$ ]] || die "NUM_SAMPLES=$NUM_SAMPLES: give a number of test questions, or nothing for all"
 recipe_start "${GRPO[@]}" ${OVERRIDES[@]+"${OVERRIDES[@]}"}
 python -m recipes.config ecg_sft "${SFT_CHOICES[@]}" >/dev/null # a mistake for SFT alone shows now
 ecg_data
+check_test_set "$PARQUET/grpo_test.parquet"
 BASE_MODEL=$START_MODEL
 train_sft "$PARQUET/grpo_valid.parquet"
 # From here the policy and the KL term's reference are the SFT model, its LoRA adapter merged: verl's reference for an

@@ -94,6 +94,5 @@ training_stage() {
   keep_time "$clock" "${earlier:-0}" >/dev/null 2>&1 9>&- &
   timer=$!
   EARLIER_SECONDS=${earlier:-0} stage "$name" "$marker" "$@"
-  kill "$timer"
-  wait "$timer" 2>/dev/null || true # without bash's word on its end
+  kill "$timer" && wait "$timer" 2>/dev/null || true # waited for, so that bash says nothing about its end
 }

@@ -114,6 +114,13 @@ def test_verl_accepts_the_sft_config():
         (["preset=tyni"], "smollm2_135m"),  # the choices that exist are listed
         (["hardware=tpu"], "gpu_8"),
         (["trainer.save_freq=="], "trainer.save_freq=="),
+        (["recipe.grpo.epochs=abc"], "recipe.grpo.epochs is abc; give a whole number above 0"),
+        (["recipe.grpo.steps=1.5"], "recipe.grpo.steps is 1.5"),
+        (["recipe.sft.batch_size=0"], "recipe.sft.batch_size is 0"),
+        (["recipe.grpo.learning_rate=x"], "recipe.grpo.learning_rate is x; give a number above 0"),
+        (["recipe.sft.learning_rate=-1e-5"], "recipe.sft.learning_rate is -1e-05"),
+        (["recipe.sft.epochs=null"], "recipe.sft.epochs is None"),
+        (["trainer.total_training_steps=many"], "trainer.total_training_steps is many"),
     ],
 )
 def test_a_bad_override_is_one_line_that_names_it(overrides, named):
