@@ -19,6 +19,7 @@ def choices(group: str) -> list[str]:
 # The presets of each recipe.
 PRESETS = [("ehrsql", preset) for preset in choices("preset")]
 PRESETS += [("ecg", f"ecg/{preset}") for preset in choices("preset/ecg")]
+GPU_PRESETS = [item for item in PRESETS if not item[1].endswith(("tiny", "smollm2_135m"))]
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +64,19 @@ def test_every_sft_combination_composes(name, preset):
         assert config["data"]["max_length"] <= config["data"]["max_token_len_per_gpu"]
         assert config["optim"]["lr"] == config["recipe"]["sft"]["learning_rate"]
         assert (config["model"]["lora_rank"] > 0) == (adapter == "lora")
+
+
+@pytest.mark.parametrize(("name", "preset"), GPU_PRESETS)
+def test_full_training_takes_lower_learning_rates_than_lora_on_a_gpu(name, preset):
+    for stage, rate in (("sft", "optim.lr"), ("grpo", "actor_rollout_ref.actor.optim.lr")):
+        group = {"sft": "sft_adapter", "grpo": "adapter"}[stage]
+        full, lora = (
+            OmegaConf.select(compose_config(f"{name}_{stage}", [f"preset={preset}", f"{group}={adapter}"]), rate)
+            for adapter in ("full", "lora")
+        )
+        assert 0 < full <= lora / 10
+        own = compose_config(f"{name}_{stage}", [f"preset={preset}", f"recipe.{stage}.learning_rate=3e-5"])
+        assert OmegaConf.select(own, rate) == 3e-5
 
 
 @pytest.mark.parametrize(
