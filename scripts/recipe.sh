@@ -38,7 +38,7 @@ recipe_start() { # CONFIG [overrides...]: set-up, check of the settings and of t
   case "$OUTPUT_DIR" in
     *[!A-Za-z0-9._/+@-]*) die "OUTPUT_DIR=$OUTPUT_DIR: use letters, digits and ._/+@- only, which Hydra takes unquoted" ;;
   esac
-  python -m recipes.doctor --output_dir "$OUTPUT_DIR"
+  python -m recipes.doctor --recipe "$RECIPE" --output_dir "$OUTPUT_DIR"
   take_lock
   PARQUET=$OUTPUT_DIR/data/parquet
   MODELS=$OUTPUT_DIR/models
