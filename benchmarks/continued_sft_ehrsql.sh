@@ -3,7 +3,7 @@
 # Runs the demo recipe first where it has not run.
 #   SEED=0 bash benchmarks/continued_sft_ehrsql.sh [the overrides that the recipe ran with ...]
 set -euo pipefail
-cd "$(dirname "$0")/.."
+source "$(dirname "$0")/../scripts/env.sh"
 export SEED=${SEED:-0} OUTPUT_DIR=${OUTPUT_DIR:-outputs/ehrsql_seed_${SEED:-0}}
 bash scripts/run_grpo_ehrsql.sh "$@"
 
@@ -12,11 +12,11 @@ recipe_start ehrsql_sft "${CHOICES[@]}"
 ehrsql_data
 train_sft "$PARQUET/valid.parquet" # finished before: sets START_MODEL and what the stages below depend on
 source benchmarks/continued_sft.sh
+RESULTS=$OUTPUT_DIR/results
 continue_sft "$PARQUET/valid.parquet"
-stage evaluate_continued_sft python -m recipes.evaluate --dataset_path "$PARQUET/test.parquet" --db_path "$DATABASE" \
-  --max_response_length "$RECIPE_MAX_RESPONSE_LENGTH" ${NUM_SAMPLES:+--num_samples "$NUM_SAMPLES"} \
-  --model_name "$MODELS/continued_sft" \
-  --output_dir "$OUTPUT_DIR/results/continued_sft"
-python -m recipes.summary --runs start="$OUTPUT_DIR/results/start" continued_sft="$OUTPUT_DIR/results/continued_sft" \
-  grpo="$OUTPUT_DIR/results/grpo" --metrics "$OUTPUT_DIR/grpo/metrics" --out_dir "$OUTPUT_DIR/comparison"
+stage evaluate_continued_sft "$RESULTS/continued_sft" python -m recipes.evaluate \
+  --dataset_path "$PARQUET/test.parquet" --db_path "$DATABASE" --max_response_length "$RECIPE_MAX_RESPONSE_LENGTH" \
+  ${NUM_SAMPLES:+--num_samples "$NUM_SAMPLES"} --model_name "$MODELS/continued_sft" --output_dir "$RESULTS/continued_sft"
+python -m recipes.summary --runs start="$RESULTS/start" continued_sft="$RESULTS/continued_sft" grpo="$RESULTS/grpo" \
+  --metrics "$OUTPUT_DIR/grpo/metrics" --out_dir "$OUTPUT_DIR/comparison"
 report_times

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,13 +24,14 @@ def atomic_output(path: str | os.PathLike, marker: str | None = None) -> Iterato
     file is replaced. So is an older folder as a whole, if it holds the marker: any other may be somebody's data.
 
     Raises:
-        InputError: at once, where ``path`` is in the way; later, where the disk is full or cannot be written to.
+        InputError: at once, where ``path`` is in the way or cannot be written; later, where the disk is full.
     """
     final = Path(os.path.realpath(path))  # through links, which stay
     partial = final.with_name(f".{final.name}.partial-{os.getpid()}")
     try:
         _refuse_foreign(final, marker)
-        _make_parent(final)
+        check_folder(final.parent)
+        final.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         if final.is_dir():
             shutil.rmtree(final)
@@ -45,6 +47,23 @@ def atomic_output(path: str | os.PathLike, marker: str | None = None) -> Iterato
             partial.unlink()
 
 
+def check_folder(folder: Path) -> None:
+    """Check that ``folder`` can be written to or, where it does not exist, made; makes nothing.
+
+    Raises:
+        InputError: it cannot.
+    """
+    place = Path(os.path.realpath(folder))
+    while not os.path.exists(place):
+        place = place.parent
+    if not os.path.isdir(place):
+        raise InputError(f"{place} is not a folder; choose another")
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise InputError(f"cannot write to {place}: {error.strerror}; choose another folder") from error
+
+
 def _refuse_foreign(final: Path, marker: str | None) -> None:
     if final.is_dir():
         if marker is None:
@@ -53,13 +72,6 @@ def _refuse_foreign(final: Path, marker: str | None) -> None:
             raise InputError(f"{final} holds other files (no {marker}) and is not replaced; choose another folder")
     elif marker and final.exists():
         raise InputError(f"{final} is not a folder; choose another")
-
-
-def _make_parent(final: Path) -> None:
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-    except FileNotFoundError as error:  # in a file system such as /proc that makes no folders
-        raise InputError(f"cannot make {final.parent}; choose another folder") from error
 
 
 def _disk_problem(error: Exception) -> str | None:

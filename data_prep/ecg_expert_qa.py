@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from data_prep.atomic import check_folder
 from data_prep.checksum import sha256_file
 from data_prep.ecg_prompts import PROMPT_FILES, ChatBuilder
 from data_prep.ecg_report import SPLITS, category_counts, print_report
@@ -106,8 +107,7 @@ def check_options(options: Options) -> None:
         raise InputError("--max_prompt_length counts tokens; give the --tokenizer as well")
     if options.out_dir.resolve() == options.data_dir.resolve():
         raise InputError(f"--out_dir {options.out_dir} is the --data_dir; choose another")
-    if options.out_dir.exists() and not options.out_dir.is_dir():
-        raise InputError(f"--out_dir {options.out_dir} is not a folder; choose another")
+    check_folder(options.out_dir)
 
 
 def read_files(data_dir: Path, console: Console) -> tuple[list[Record], dict[str, Counter[str]]]:

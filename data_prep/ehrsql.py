@@ -19,6 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from data_prep.atomic import check_folder
 from data_prep.checksum import sha256_file
 from data_prep.ehrsql_report import TokenCounter, WordCounter, print_report, split_counts
 from data_prep.ehrsql_source import SPLITS, Question, read_split, seen_in_train, split_files, sql_skeleton
@@ -63,8 +64,7 @@ def prepare(options: Options, console: Console) -> None:
         raise InputError(f"--max_prompt_length {options.max_prompt_length}: give at least 1 token")
     if options.max_prompt_length and not options.tokenizer:
         raise InputError("--max_prompt_length counts tokens; give the --tokenizer as well")
-    if options.out_dir.exists() and not options.out_dir.is_dir():
-        raise InputError(f"--out_dir {options.out_dir} is not a folder; choose another")
+    check_folder(options.out_dir)
     prompt_files = template_files(options.prompt)
     counter = TokenCounter(options.tokenizer) if options.tokenizer else WordCounter()
     open_database(options.db).close()

@@ -29,11 +29,11 @@ def make_tree(out_dir: str | Path, patients: int = 120, seed: int = 0) -> dict[s
         raise InputError(f"--patients is {patients}; it must be at least 1")
     if seed < 0:
         raise InputError(f"--seed is {seed}; it must not be negative")
-    records = Records(seed)
-    fill_dictionaries(records)
-    for _ in track(range(patients), description="patients", console=Console(stderr=True)):
-        admit_patient(records)
     with demo_output(out_dir, "patients") as tree:
+        records = Records(seed)
+        fill_dictionaries(records)
+        for _ in track(range(patients), description="patients", console=Console(stderr=True)):
+            admit_patient(records)
         for name, columns in COLUMNS.items():
             text = pd.DataFrame(records.rows[name], columns=columns).to_csv(index=False)
             path = tree / f"{name}.csv.gz"

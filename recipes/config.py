@@ -6,6 +6,7 @@
 
 import argparse
 import importlib.util
+import math
 import shlex
 from pathlib import Path
 
@@ -15,6 +16,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data_prep.errors import InputError
+
+# Numbers above 0 that verl would refuse only when it comes to use them.
+WHOLE_NUMBERS = (
+    *("recipe.max_prompt_length", "recipe.max_response_length", "recipe.max_length"),
+    *("recipe.sft.batch_size", "recipe.sft.epochs"),
+    *("recipe.grpo.batch_size", "recipe.grpo.rollouts", "recipe.grpo.epochs", "recipe.grpo.steps"),
+    *("trainer.total_epochs", "trainer.total_training_steps"),
+)
+NUMBERS = ("recipe.sft.learning_rate", "recipe.grpo.learning_rate")
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 
@@ -36,17 +46,30 @@ def compose_config(name: str, overrides: list[str]) -> DictConfig:
     """Compose ``configs/<name>.yaml`` with Hydra overrides.
 
     Raises:
-        InputError: an override names a key or a choice that does not exist, or cannot be parsed.
+        InputError: an override names a key or a choice that does not exist, cannot be parsed, or is no number where the
+            recipe needs one.
     """
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base=None):
             config = compose(name, [search_path(), *overrides])
         OmegaConf.to_container(config.recipe, resolve=True, throw_on_missing=True)
-        return config
     except (HydraException, OmegaConfBaseException) as error:
         message = str(error).split("Config search path")[0].split("See https://")[0]
         reason = " ".join(line.strip() for line in message.splitlines() if line.strip())
         raise InputError(f"cannot use these overrides for {name}: {reason}") from None
+    _check_numbers(config)
+    return config
+
+
+def _check_numbers(config: DictConfig) -> None:
+    for key in (*WHOLE_NUMBERS, *NUMBERS):
+        value = OmegaConf.select(config, key)
+        if key.endswith("steps") and value is None:  # as many as the epochs make
+            continue
+        whole = key in WHOLE_NUMBERS
+        kinds = (int,) if whole else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:
+            raise InputError(f"{key} is {value}; give a {'whole ' if whole else ''}number above 0")
 
 
 def _assignments(block: DictConfig, prefix: str) -> list[str]:

@@ -22,12 +22,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from data_prep.ecg_source import SCHEMAS
 from data_prep.errors import InputError
 from recipes import hardware
 from recipes.config import CONFIG_DIR
 
 REPO = CONFIG_DIR.parent
 GB = 10**9
+DEMO = "demo (synthetic, made by the recipe)"
 STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
@@ -157,26 +159,40 @@ def check_disk(output_dir: Path, needed_gb: int) -> Check:
 
 def check_data(questions: str | None, database: str | None) -> Check:
     """``questions`` and ``database``: the values of EHRSQL_DATA and EHR_DB."""
+    name = "EHRSQL data"
     if not questions and not database:
-        return Check("data", "demo (synthetic, made by the recipe)")
+        return Check(name, DEMO)
     if not questions or not database:
         missing = "EHR_DB" if questions else "EHRSQL_DATA"
-        return Check("data", f"{missing} is not set", "fail", "set EHRSQL_DATA and EHR_DB, or neither for the demo")
+        return Check(name, f"{missing} is not set", "fail", "set EHRSQL_DATA and EHR_DB, or neither for the demo")
     if not (Path(questions) / "train" / "data.json").is_file():
         remedy = "EHRSQL_DATA is a folder with {train,valid,test}/{data,label}.json"
-        return Check("data", f"no {questions}/train/data.json", "fail", remedy)
+        return Check(name, f"no {questions}/train/data.json", "fail", remedy)
     if not Path(database).is_file():
-        return Check("data", f"no {database}", "fail", "EHR_DB is the SQLite file made by data_prep.build_ehr_db")
-    return Check("data", f"{questions} on {database}")
+        return Check(name, f"no {database}", "fail", "EHR_DB is the SQLite file made by data_prep.build_ehr_db")
+    return Check(name, f"{questions} on {database}")
+
+
+def check_ecg_data(folder: str | None) -> Check:
+    """``folder``: the value of ECG_DATA."""
+    if not folder:
+        return Check("ECG data", DEMO)
+    remedy = "ECG_DATA is a checkout of ECG-Expert-QA, or a folder with some of its files"
+    if not Path(folder).is_dir():
+        return Check("ECG data", f"no folder {folder}", "fail", remedy)
+    found = sum((Path(folder) / schema.file).is_file() for schema in SCHEMAS)
+    return Check("ECG data", f"{found} of {len(SCHEMAS)} files in {folder}", *(() if found else ("fail", remedy)))
 
 
 def check_model(preset: str) -> Check:
-    """The start model of a preset. Whether a model hub is reachable is not tested."""
-    path = CONFIG_DIR / "preset" / f"{preset}.yaml"
-    if not path.is_file() or preset == "gpu_model":
-        presets = " ".join(sorted(file.stem for file in path.parent.glob("*.yaml") if file.stem != "gpu_model"))
-        return Check("model", f"no preset {preset}", "fail", f"set PRESET to one of: {presets}")
-    model = OmegaConf.load(path).recipe.model
+    """The start model of a preset, a file of configs/preset. Whether a model hub is reachable is not tested."""
+    folder = CONFIG_DIR / "preset"
+    path = folder / f"{preset}.yaml"
+    if not path.is_file() or path.stem == "gpu_model":
+        presets = [file.relative_to(folder).with_suffix("") for file in sorted(folder.rglob("*.yaml"))]
+        names = " ".join(str(name) for name in presets if name.name != "gpu_model")
+        return Check("model", f"no preset {preset}", "fail", f"set PRESET to one of: {names}")
+    model = preset_model(path)
     if "/" not in model:
         return Check("model", f"{model} (made by the recipe)")
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
@@ -185,6 +201,13 @@ def check_model(preset: str) -> Check:
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
         return Check("model", f"{model} is not in {home}", "fail", "unset HF_HUB_OFFLINE, or set HF_HOME")
     return Check("model", f"{model} is not in {home} yet", "warn", "it will be downloaded; or set HF_HOME")
+
+
+def preset_model(path: Path) -> str:
+    """The model of a preset, or else of the first one that it extends."""
+    config = OmegaConf.load(path)
+    model = OmegaConf.select(config, "recipe.model")
+    return model or preset_model(CONFIG_DIR / f"{config.defaults[0].removeprefix('/')}.yaml")
 
 
 def check_shared_memory(path: Path = Path("/dev/shm")) -> Check:
@@ -228,8 +251,8 @@ def check_other_runs(commands: Iterable[tuple[int, list[str]]]) -> Check:
     return Check("other runs", "none")
 
 
-def run_checks(output_dir: Path) -> list[Check]:
-    """All checks that apply to this machine."""
+def run_checks(output_dir: Path, recipe: str | None = None) -> list[Check]:
+    """All checks that apply to this machine, and to the data of ``recipe`` or, where it is None, of both recipes."""
     memory, limit = psutil.virtual_memory(), container_limit()
     gpus = hardware.find_gpus()
     on_gpu = (os.environ.get("HARDWARE") or ("gpu" if gpus else "cpu")) == "gpu"
@@ -242,10 +265,14 @@ def run_checks(output_dir: Path) -> list[Check]:
     ]
     if on_gpu and gpus:
         checks += [check_torch_cuda(), check_flash_attn()]
+    data = {
+        "ehrsql": check_data(os.environ.get("EHRSQL_DATA"), os.environ.get("EHR_DB")),
+        "ecg": check_ecg_data(os.environ.get("ECG_DATA")),
+    }
     return [
         *checks,
         check_disk(output_dir, needed_gb=2 if installed("verl") else 10),
-        check_data(os.environ.get("EHRSQL_DATA"), os.environ.get("EHR_DB")),
+        *([data[recipe]] if recipe else data.values()),
         check_model(os.environ.get("PRESET") or "tiny"),
         check_shared_memory(),
         check_open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
@@ -266,8 +293,9 @@ def main(argv: list[str] | None = None) -> None:
     load_dotenv(REPO / ".env")
     place = Path(os.environ.get("OUTPUT_DIR") or "outputs")
     parser.add_argument("--output_dir", type=Path, default=place, help="where the run will write")
+    parser.add_argument("--recipe", choices=("ehrsql", "ecg"), help="check the data of this one alone")
     args = parser.parse_args(argv)
-    checks = run_checks(args.output_dir)
+    checks = run_checks(args.output_dir, args.recipe)
     print_report(checks)
     failed = [f"{check.name}: {check.found}; {check.remedy}" for check in checks if check.status == "fail"]
     if failed:

@@ -23,7 +23,7 @@ class Sample:
     is graded, ``words`` the number of its words. ``correctness``, ``coverage`` and ``contradiction`` are the grader's,
     in [0, 1], ``reasons`` its contradictions. ``copied`` is the reward's.
     ``rouge_l``, ``bleu`` (sentence), ``meteor`` and ``bert_score`` (None if not measured) are in [0, 100].
-    ``finish_reason`` is ``length`` where the response was cut off.
+    ``finish_reason`` is ``length`` where the response was cut off, ``prompt_too_long`` where the prompt got none.
     """
 
     id: str

@@ -16,7 +16,7 @@ class Sample:
 
     ``ground_truth`` is as ``reward_fns.answers`` defines it. ``acc`` is the official scorer's verdict, ``score`` the
     reward of training. ``executed``: there was a query and it ran; ``reads_table``: and it read a table.
-    ``finish_reason`` is ``length`` where the response was cut off.
+    ``finish_reason`` is ``length`` where the response was cut off, ``prompt_too_long`` where the prompt got none.
     """
 
     id: str

@@ -21,7 +21,7 @@ from data_prep.errors import InputError
 from recipes.config import CONFIG_DIR
 from recipes.evaluation_results import RECIPES, recipe_module, write_results
 from recipes.evaluation_rows import choose_rows
-from recipes.generation import GenerationOptions, Generator, Response
+from recipes.generation import TOO_LONG, GenerationOptions, Generator, Response
 
 Generate = Callable[[Sequence[list[dict[str, str]]]], list[Response]]
 
@@ -53,6 +53,7 @@ def evaluate(args: argparse.Namespace, make_generator: Callable[[GenerationOptio
     samples = recipe.grade_responses(rows, responses)
     summary = recipe.summarize(samples, args.seed) | {"canaries": recipe.canaries(rows)}
     config = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    config["prompts_too_long"] = sum(response.finish_reason == TOO_LONG for response in responses)
     config["generation_seconds"] = round(generated - started, 1)
     config["grading_seconds"] = round(time.monotonic() - generated, 1)
     write_results(folder, summary, config, samples)

@@ -155,7 +155,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out_dir", type=Path, required=True, help="the Hugging Face folder to write")
     args = parser.parse_args(argv)
     if not args.prompts.is_file():
-        raise InputError(f"no such file: {args.prompts}; run data_prep.ehrsql first")
+        raise InputError(f"no such file: {args.prompts}; run data_prep.ehrsql or data_prep.ecg_expert_qa first")
 
     checkpoint = latest_checkpoint(args.checkpoint_dir)
     with atomic_output(args.out_dir, EXPORT_FIGURES) as folder:

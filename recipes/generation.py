@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,15 @@ from pathlib import Path
 from data_prep.chat_template import chat_template_variables
 from data_prep.errors import InputError
 
+TOO_LONG = "prompt_too_long"
+
 
 @dataclass(frozen=True)
 class Response:
-    """``tokens`` counts the end-of-sequence token; ``finish_reason`` is ``stop``, or ``length`` if cut off."""
+    """``tokens`` counts the end-of-sequence token.
+
+    ``finish_reason`` is ``stop``, ``length`` if cut off, or ``TOO_LONG`` of a prompt that was not answered.
+    """
 
     text: str
     tokens: int
@@ -49,7 +55,8 @@ class Generator:
 
         self.options = options
         try:
-            self.context_length = getattr(AutoConfig.from_pretrained(model), "max_position_embeddings", None)
+            config = AutoConfig.from_pretrained(model).get_text_config()
+            self.context_length = getattr(config, "max_position_embeddings", None)
             self.tokenizer = AutoTokenizer.from_pretrained(model)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
@@ -60,22 +67,34 @@ class Generator:
     def __call__(self, prompts: Sequence[list[dict[str, str]]]) -> list[Response]:
         """One response a prompt (a list of chat messages), in the order of ``prompts``.
 
-        Prompts and responses are converted to and from tokens as verl's rollout and reward manager do it.
+        Prompts and responses are converted to and from tokens as verl's rollout and reward manager do it. A prompt that
+        fills the model's context gets an empty response, and is counted on stderr; one that leaves less than
+        ``max_response_length`` has the rest for its response.
 
         Raises:
-            InputError: a prompt and its response would not fit the model.
+            InputError: no prompt leaves room for a response.
         """
         texts = self.tokenizer.apply_chat_template(
             list(prompts), add_generation_prompt=True, tokenize=False, **chat_template_variables()
         )
         token_ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        length = max(map(len, token_ids)) + self.options.max_response_length
-        if self.context_length and length > self.context_length:
-            raise InputError(
-                f"the longest prompt and its response take {length} tokens, {self.options.model_name} has room for "
-                f"{self.context_length}; lower --max_response_length or choose a shorter prompt template"
+        longest = max(map(len, token_ids))
+        room = self.context_length or longest + self.options.max_response_length
+        fitting = [ids for ids in token_ids if len(ids) < room]
+        if longest >= room:
+            problem = (
+                f"{len(token_ids) - len(fitting)} of {len(token_ids)} prompts, of up to {longest} tokens, leave no "
+                f"room for a response in the {room} tokens of {self.options.model_name}"
             )
+            remedy = "take a model with a longer context, or make the prompts shorter"
+            if not fitting:
+                raise InputError(f"{problem}; {remedy}")
+            print(f"warning: {problem}, and count as answered wrongly; {remedy}", file=sys.stderr)
+        responses = iter(self._respond(fitting, min(room, longest + self.options.max_response_length)))
+        return [next(responses) if len(ids) < room else Response("", 0, TOO_LONG) for ids in token_ids]
 
+    def _respond(self, token_ids: list[list[int]], max_model_len: int) -> list[Response]:
+        """One response a prompt; both together have at most ``max_model_len`` tokens."""
         # Defaults that vLLM reads when it is imported: log errors only, and 1 GiB of KV cache on a CPU.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -90,7 +109,7 @@ class Generator:
         engine = LLM(
             model=self.options.model_name,
             dtype=self.options.dtype,
-            max_model_len=length,
+            max_model_len=max_model_len,
             seed=self.options.seed,
             **hardware,
         )

@@ -123,7 +123,7 @@ def corpus_texts(parquet_files: list[Path]) -> list[str]:
     """All message contents of SFT files (column ``messages``) and prompt files (column ``prompt``).
 
     Raises:
-        InputError: a file is missing or not what data_prep.ehrsql writes, or there is no text at all.
+        InputError: a file is missing or not what data_prep writes for training, or there is no text at all.
     """
     import pandas as pd
     import pyarrow as pa
@@ -131,15 +131,15 @@ def corpus_texts(parquet_files: list[Path]) -> list[str]:
     texts = []
     for path in parquet_files:
         if not path.is_file():
-            raise InputError(f"no such corpus file: {path}; run data_prep.ehrsql first")
+            raise InputError(f"no such corpus file: {path}; run data_prep.ehrsql or data_prep.ecg_expert_qa first")
         try:
             frame = pd.read_parquet(path)
             column = "messages" if "messages" in frame else "prompt"
             texts += [message["content"] for messages in frame[column] for message in messages]
         except (pa.ArrowException, KeyError, TypeError) as error:
-            raise InputError(f"{path} is no parquet file of data_prep.ehrsql ({error}); prepare it again") from error
+            raise InputError(f"{path} is no parquet file of data_prep ({error}); prepare it again") from error
     if not texts:
-        raise InputError("nothing to train the tiny model's tokenizer on; give --corpus files of data_prep.ehrsql")
+        raise InputError("nothing to train the tiny model's tokenizer on; give --corpus parquet files of data_prep")
     return texts
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.atomic import atomic_output
+from data_prep.atomic import atomic_output, check_folder
 from data_prep.errors import InputError
 from recipes.evaluation_results import Run, check_same_questions, read_run, read_text, recipe_module
 from recipes.statistics import paired_bootstrap
@@ -184,10 +184,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     runs = {label: read_run(path) for label, path in parse_runs(args.runs).items()}
-    comparison = compare(runs)
-    print_table(comparison, Console())
     recipe = recipe_module(next(iter(runs.values())).recipe)
     curves = read_curves(args.metrics, recipe.VALIDATION)
+    comparison = compare(runs)
+    check_folder(args.out_dir)
+    print_table(comparison, Console())
     results, text, chart = (args.out_dir / name for name in ("summary.json", "summary.md", "validation_accuracy.png"))
     with atomic_output(results) as partial:
         sources = {label: str(run.file) for label, run in runs.items()}

@@ -45,7 +45,7 @@ def overrides_for(args: argparse.Namespace) -> list[str]:
     """The Hydra overrides that ``args`` stand for, the user's own last."""
     for name in ("num_epochs", "batch_size", "learning_rate"):
         value = getattr(args, name)
-        if value is not None and not value > 0:
+        if value is not None and not 0 < value < float("inf"):
             raise InputError(f"--{name} is {value}; give a number above 0")
     train, valid = data_files(args.data_path)
     output_dir = args.output_dir.absolute()

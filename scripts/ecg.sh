@@ -36,7 +36,7 @@ ecg_data() { # raw data -> parquet, and the start model; sets START_MODEL
     inputs "$raw"/*.json
   else
     raw=$OUTPUT_DIR/data/demo
-    stage demo_ecg python -m data_prep.make_demo_ecg --out_dir "$raw"
+    stage demo_ecg "$raw" python -m data_prep.make_demo_ecg --out_dir "$raw"
     shares=(--valid_share 0.06 --test_share 0.2) # 1,000 test questions: 5 points are more than noise
   fi
   data_and_model "$PARQUET/grpo_train.parquet" python -m data_prep.ecg_expert_qa --data_dir "$raw" --out_dir "$PARQUET" \

@@ -21,10 +21,12 @@ ehrsql_data() { # raw data -> database -> questions -> parquet, and the start mo
     inputs "$EHR_DB" "$EHRSQL_DATA"/*/*.json
   else
     questions=$data/questions DATABASE=$data/mimic_iv.sqlite
-    stage demo_ehr python -m data_prep.make_demo_ehr --out_dir "$data/mimic_iv_tree"
-    stage database python -m data_prep.build_ehr_db --data_dir "$data/mimic_iv_tree" --out_dir "$data" --num_patient 100 \
-      --timeshift --current_time "2100-12-31 23:59:00" --start_year 2100 --time_span 0 --cur_patient_ratio 0.1
-    stage questions python -m data_prep.make_demo_questions --db "$DATABASE" --out_dir "$questions" --train 6000
+    stage demo_ehr "$data/mimic_iv_tree" python -m data_prep.make_demo_ehr --out_dir "$data/mimic_iv_tree"
+    stage database "$DATABASE" python -m data_prep.build_ehr_db --data_dir "$data/mimic_iv_tree" --out_dir "$data" \
+      --num_patient 100 --timeshift --current_time "2100-12-31 23:59:00" --start_year 2100 --time_span 0 \
+      --cur_patient_ratio 0.1
+    stage questions "$questions" python -m data_prep.make_demo_questions --db "$DATABASE" --out_dir "$questions" \
+      --train 6000
   fi
   data_and_model "$PARQUET/train.parquet" python -m data_prep.ehrsql --data_dir "$questions" --db "$DATABASE" \
     --out_dir "$PARQUET" --seed "$SEED" --prompt "$RECIPE_PROMPT" --gold_sql_share "$RECIPE_GOLD_SQL_SHARE"

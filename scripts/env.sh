@@ -1,4 +1,12 @@
 # Sourced by every script: the repository as working folder, .env, and the facts that all scripts share.
+absolute_paths() { # what names a file or a folder, as seen from here
+  local name
+  for name in ECG_DATA EHRSQL_DATA EHR_DB EHRSQL_DB OUTPUT_DIR VENV HF_HOME TMPDIR; do
+    [ -z "${!name:-}" ] || export "$name=$(realpath -ms -- "${!name}")"
+  done
+}
+
+absolute_paths # of the caller, who may be in another folder
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 die() { echo "$(basename "$0"): $*" >&2; exit 1; }
@@ -7,6 +15,7 @@ if [ -f .env ]; then
   exported=$(export -p)
   set -a; source ./.env; set +a
   eval "$exported" # what the shell exports wins
+  absolute_paths   # of .env, relative to the repository
 fi
 
 if [ -z "${HARDWARE:-}" ]; then

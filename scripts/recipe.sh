@@ -26,7 +26,9 @@ choose() { # PRESET: the Hydra choices of all stages (CHOICES) and of SFT (SFT_C
 }
 
 recipe_start() { # CONFIG [overrides...]: set-up, check of the settings and of the machine, lock
-  [[ "$SEED" =~ ^[0-9]+$ ]] || die "SEED=$SEED: give a whole number"
+  [[ "$SEED" =~ ^(0|[1-9][0-9]{0,8})$ ]] || die "SEED=$SEED: give a whole number of at most nine digits"
+  [[ "${NUM_SAMPLES:-}" =~ ^([1-9][0-9]{0,8})?$ ]] \
+    || die "NUM_SAMPLES=$NUM_SAMPLES: give a number of test questions, or nothing for all"
   bash scripts/setup.sh
   PATH=$(realpath "$VENV/bin"):$PATH
   local settings
@@ -36,7 +38,7 @@ recipe_start() { # CONFIG [overrides...]: set-up, check of the settings and of t
   case "$OUTPUT_DIR" in
     *[!A-Za-z0-9._/+@-]*) die "OUTPUT_DIR=$OUTPUT_DIR: use letters, digits and ._/+@- only, which Hydra takes unquoted" ;;
   esac
-  python -m recipes.doctor --output_dir "$OUTPUT_DIR"
+  python -m recipes.doctor --recipe "$RECIPE" --output_dir "$OUTPUT_DIR"
   take_lock
   PARQUET=$OUTPUT_DIR/data/parquet
   MODELS=$OUTPUT_DIR/models
@@ -50,13 +52,25 @@ data_and_model() { # TRAIN_FILE COMMAND...: data preparation and the start model
     tiny | smollm2_135m) START_MODEL=$MODELS/$RECIPE_MODEL ;;
   esac
   if [ "$RECIPE_MODEL" = tiny ]; then # its tokenizer is trained on the data
-    stage parquet "$@"
-    stage model python -m recipes.models tiny --out_dir "$START_MODEL" --seed "$SEED" \
+    stage parquet "$PARQUET" "$@"
+    stage model "$START_MODEL" python -m recipes.models tiny --out_dir "$START_MODEL" --seed "$SEED" \
       --corpus "$PARQUET/sft_train.parquet" "$train"
   else
-    stage model python -m recipes.models "$RECIPE_MODEL" --out_dir "$START_MODEL"
-    stage parquet "$@" --tokenizer "$START_MODEL" --max_prompt_length "$RECIPE_MAX_PROMPT_LENGTH"
+    stage model "$START_MODEL" python -m recipes.models "$RECIPE_MODEL" --out_dir "$START_MODEL"
+    stage parquet "$PARQUET" "$@" --tokenizer "$START_MODEL" --max_prompt_length "$RECIPE_MAX_PROMPT_LENGTH"
   fi
+}
+
+rows() { # PARQUET_FILE: how many it has
+  python -c "import sys; from pyarrow.parquet import read_metadata; print(read_metadata(sys.argv[1]).num_rows)" "$1"
+}
+
+check_test_set() { # FILE: before the training whose result it is to measure
+  local questions
+  [ -f "$1" ] || die "no $1: the data have no questions for the test; give more of them"
+  questions=$(rows "$1")
+  [ "${NUM_SAMPLES:-1}" -le "$questions" ] \
+    || die "NUM_SAMPLES=$NUM_SAMPLES, but $1 has $questions questions; lower it, or leave it out for all"
 }
 
 train_sft() { # PROMPTS [overrides of configs/*_sft.yaml...]: SFT and its export; START_MODEL follows
@@ -69,8 +83,8 @@ train_sft() { # PROMPTS [overrides of configs/*_sft.yaml...]: SFT and its export
     trainer.seed="$SEED" \
     trainer.default_local_dir="$OUTPUT_DIR/sft" \
     "$@"
-  stage export_sft python -m recipes.export --checkpoint_dir "$OUTPUT_DIR/sft" --start_model "$START_MODEL" \
-    --prompts "$prompts" --out_dir "$MODELS/sft"
+  stage export_sft "$MODELS/sft" python -m recipes.export --checkpoint_dir "$OUTPUT_DIR/sft" \
+    --start_model "$START_MODEL" --prompts "$prompts" --out_dir "$MODELS/sft"
   START_MODEL=$MODELS/sft
 }
 
@@ -84,6 +98,6 @@ train_grpo() { # TRAIN_FILE VALID_FILE [overrides...]: GRPO from START_MODEL, an
     actor_rollout_ref.model.path="$START_MODEL" \
     trainer.default_local_dir="$OUTPUT_DIR/grpo" \
     "$@"
-  stage export_grpo python -m recipes.export --checkpoint_dir "$OUTPUT_DIR/grpo" --start_model "$START_MODEL" \
-    --prompts "$valid" --out_dir "$MODELS/grpo"
+  stage export_grpo "$MODELS/grpo" python -m recipes.export --checkpoint_dir "$OUTPUT_DIR/grpo" \
+    --start_model "$START_MODEL" --prompts "$valid" --out_dir "$MODELS/grpo"
 }

@@ -8,10 +8,10 @@ set -euo pipefail
 source "$(dirname "$0")/ecg.sh"
 NUM_SAMPLES=${NUM_SAMPLES:-} # test questions of the evaluations; empty: all
 
-[[ "$NUM_SAMPLES" =~ ^([1-9][0-9]*)?$ ]] || die "NUM_SAMPLES=$NUM_SAMPLES: give a number of test questions, or nothing for all"
 recipe_start "${GRPO[@]}" ${OVERRIDES[@]+"${OVERRIDES[@]}"}
 python -m recipes.config ecg_sft "${SFT_CHOICES[@]}" >/dev/null # a mistake for SFT alone shows now
 ecg_data
+check_test_set "$PARQUET/grpo_test.parquet"
 BASE_MODEL=$START_MODEL
 train_sft "$PARQUET/grpo_valid.parquet"
 # From here the policy and the KL term's reference are the SFT model, its LoRA adapter merged: verl's reference for an
@@ -19,10 +19,11 @@ train_sft "$PARQUET/grpo_valid.parquet"
 train_grpo "$PARQUET/grpo_train.parquet" "$PARQUET/grpo_valid.parquet" ${OVERRIDES[@]+"${OVERRIDES[@]}"}
 
 evaluate() { # LABEL MODEL
-  stage "evaluate_$1" python -m recipes.evaluate --recipe ecg --dataset_path "$PARQUET/grpo_test.parquet" \
+  local results=$OUTPUT_DIR/results/$1
+  stage "evaluate_$1" "$results" python -m recipes.evaluate --recipe ecg --dataset_path "$PARQUET/grpo_test.parquet" \
     --max_response_length "$RECIPE_MAX_RESPONSE_LENGTH" ${NUM_SAMPLES:+--num_samples "$NUM_SAMPLES"} \
-    --model_name "$2" --output_dir "$OUTPUT_DIR/results/$1"
-  RUNS+=("$1=$OUTPUT_DIR/results/$1")
+    --model_name "$2" --output_dir "$results"
+  RUNS+=("$1=$results")
 }
 RUNS=()
 evaluate sft "$START_MODEL"

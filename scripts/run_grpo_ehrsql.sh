@@ -7,9 +7,11 @@ set -euo pipefail
 source "$(dirname "$0")/ehrsql.sh"
 NUM_SAMPLES=${NUM_SAMPLES:-} # test questions of the evaluations; empty: all
 
-[[ "$NUM_SAMPLES" =~ ^([1-9][0-9]*)?$ ]] || die "NUM_SAMPLES=$NUM_SAMPLES: give a number of test questions, or nothing for all"
 recipe_start "${GRPO[@]}" ${OVERRIDES[@]+"${OVERRIDES[@]}"}
 ehrsql_data
+TEST_SET=$PARQUET/test.parquet
+[ -f "$TEST_SET" ] || TEST_SET=$PARQUET/valid.parquet # EHRSQL's test labels may be missing
+check_test_set "$TEST_SET"
 case "$RECIPE_SFT_ENABLED" in
   True) train_sft "$PARQUET/valid.parquet" ;;
   False) ;;
@@ -17,11 +19,10 @@ case "$RECIPE_SFT_ENABLED" in
 esac
 train_grpo "$PARQUET/train.parquet" "$PARQUET/valid.parquet" ${OVERRIDES[@]+"${OVERRIDES[@]}"}
 
-TEST_SET=$PARQUET/test.parquet
-[ -f "$TEST_SET" ] || TEST_SET=$PARQUET/valid.parquet # EHRSQL's test labels may be missing
 EVALUATE=(python -m recipes.evaluate --dataset_path "$TEST_SET" --db_path "$DATABASE"
   --max_response_length "$RECIPE_MAX_RESPONSE_LENGTH" ${NUM_SAMPLES:+--num_samples "$NUM_SAMPLES"})
-stage evaluate_start "${EVALUATE[@]}" --model_name "$START_MODEL" --output_dir "$OUTPUT_DIR/results/start"
-stage evaluate_grpo "${EVALUATE[@]}" --model_name "$MODELS/grpo" --output_dir "$OUTPUT_DIR/results/grpo"
-python -m recipes.summary --runs start="$OUTPUT_DIR/results/start" grpo="$OUTPUT_DIR/results/grpo" \
+RESULTS=$OUTPUT_DIR/results
+stage evaluate_start "$RESULTS/start" "${EVALUATE[@]}" --model_name "$START_MODEL" --output_dir "$RESULTS/start"
+stage evaluate_grpo "$RESULTS/grpo" "${EVALUATE[@]}" --model_name "$MODELS/grpo" --output_dir "$RESULTS/grpo"
+python -m recipes.summary --runs start="$RESULTS/start" grpo="$RESULTS/grpo" \
   --metrics "$OUTPUT_DIR/grpo/metrics" --out_dir "$OUTPUT_DIR/summary"

@@ -17,6 +17,11 @@ set -euo pipefail
 usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"; }
 fail() { echo "run_sft_ecg.sh: $*; see bash scripts/run_sft_ecg.sh --help" >&2; exit 2; }
 
+model_name() { # a folder, seen from here, by its full path; all else as it is
+  case "$1" in tiny | smollm2_135m) echo "$1"; return ;; esac
+  if [ -d "$1" ]; then realpath -s -- "$1"; else echo "$1"; fi
+}
+
 MODEL="" BATCH_SIZE="" ACCUMULATION=1 ARGUMENTS=()
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -25,7 +30,12 @@ while [ $# -gt 0 ]; do
       --lora_r | --lora_alpha)
       [ $# -ge 2 ] || fail "$1 needs a value"
       case "$1" in
-        --model_name) MODEL=$2; ARGUMENTS+=("recipe.model='$2'") ;;
+        --model_name) ;;
+        --learning_rate) [[ "$2" =~ ^[0-9.]+([eE]-?[0-9]+)?$ ]] || fail "$1 takes a number above 0, not $2" ;;
+        *) [[ "$2" =~ ^[1-9][0-9]*$ ]] || fail "$1 takes a whole number above 0, not $2" ;;
+      esac
+      case "$1" in
+        --model_name) MODEL=$(model_name "$2"); ARGUMENTS+=("recipe.model='$MODEL'") ;;
         --num_epochs) ARGUMENTS+=("recipe.sft.epochs=$2") ;;
         --batch_size) BATCH_SIZE=$2 ;;
         --gradient_accumulation_steps) ACCUMULATION=$2 ;;
@@ -40,9 +50,6 @@ while [ $# -gt 0 ]; do
     hardware=*) fail "$1 is for GRPO; use sft_hardware=cpu or sft_hardware=gpu" ;;
     *) ARGUMENTS+=("$1"); shift ;;
   esac
-done
-for number in "${BATCH_SIZE:-1}" "$ACCUMULATION"; do
-  [[ "$number" =~ ^[1-9][0-9]*$ ]] || fail "--batch_size and --gradient_accumulation_steps are whole numbers above 0, not $number"
 done
 [ "$ACCUMULATION" = 1 ] || [ -n "$BATCH_SIZE" ] || fail "--gradient_accumulation_steps multiplies --batch_size; give that too"
 [ -z "$BATCH_SIZE" ] || ARGUMENTS+=("recipe.sft.batch_size=$((BATCH_SIZE * ACCUMULATION))")

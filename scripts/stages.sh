@@ -2,11 +2,15 @@
 #
 #   inputs FILE...          what follows depends on these files' sizes and times too.
 #   contents FILE...        the same for what files of the repository hold.
-#   stage NAME command...   runs the command and leaves in $OUTPUT_DIR/stages/NAME a key, made of the command and of the
-#                           stages before it, and the seconds it took. A stage whose key is there already is skipped.
+#   stage NAME OUTPUT command...
+#                           runs the command, which writes the file or folder OUTPUT, and leaves in
+#                           $OUTPUT_DIR/stages/NAME a key, made of the command and of the stages before it, the seconds
+#                           it took, and the files of OUTPUT. A stage whose key is there already is skipped, unless one
+#                           of the files is gone.
 #   training_stage NAME CHECKPOINTS command...
 #                           the same for a training run, which verl resumes from CHECKPOINTS; refuses to resume one that
-#                           started from other data, another model or other settings than how long to train.
+#                           started from other data, another model or other settings than how long to train. The seconds
+#                           are those of all starts since it began.
 
 UPSTREAM="" # key of what came before
 
@@ -31,24 +35,47 @@ same_data() { # settings...
   echo "$key" > "$origin"
 }
 
+finished() { # STAMP KEY: whether the stage ran with this key, and what it made is still there
+  local key seconds file
+  [ -f "$1" ] || return 1
+  {
+    read -r key seconds
+    [ "$key" = "$2" ] || return 1
+    while IFS= read -r file; do [ -e "$file" ] || return 1; done
+  } < "$1"
+}
+
 stage() {
-  local name=$1 stamp=$OUTPUT_DIR/stages/$1 key start=$SECONDS
-  shift
+  local name=$1 output=$2 stamp=$OUTPUT_DIR/stages/$1 key start=$SECONDS
+  shift 2
   key=$(key_of "$@")
-  if [ -f "$stamp" ] && [ "$(cut -d' ' -f1 "$stamp")" = "$key" ]; then
+  if finished "$stamp" "$key"; then
     echo "== $name: finished before, skipped"
   else
     echo "== $name: $*"
     rm -f "$stamp"
     "$@" || die "stage $name failed (see above); the same command goes on from here"
-    echo "$key $((SECONDS - start))" > "$stamp"
+    {
+      echo "$key $((SECONDS - start + ${EARLIER_SECONDS:-0}))"
+      [ ! -e "$output" ] || find -H "$output" -type f
+    } > "$stamp"
     echo "== $name: done in $((SECONDS - start)) s"
   fi
   UPSTREAM=$key
 }
 
+# Keeps in FILE the seconds since now and those before, until this script has ended, however it ends.
+keep_time() { # FILE SECONDS
+  local start=$SECONDS
+  while kill -0 $$; do
+    echo $((SECONDS - start + $2)) > "$1"
+    sleep 1
+  done
+}
+
 training_stage() {
-  local name=$1 checkpoints=$2 origin=$OUTPUT_DIR/stages/$1.origin argument lasting=() key
+  local name=$1 checkpoints=$2 origin=$OUTPUT_DIR/stages/$1.origin clock=$OUTPUT_DIR/stages/$1.seconds
+  local marker=$2/latest_checkpointed_iteration.txt argument lasting=() key earlier=0 timer
   shift 2
   for argument in "$@"; do
     case "$argument" in
@@ -58,9 +85,14 @@ training_stage() {
     esac
   done
   key=$(key_of "${lasting[@]}")
-  if [ -e "$checkpoints/latest_checkpointed_iteration.txt" ] && [ "$(cat "$origin" 2>/dev/null)" != "$key" ]; then
-    die "$checkpoints holds a run on other data, from another model or with other settings; move it away, or choose another OUTPUT_DIR"
+  if [ -e "$marker" ]; then
+    [ "$(cat "$origin" 2>/dev/null)" = "$key" ] \
+      || die "$checkpoints holds a run on other data, from another model or with other settings; move it away, or choose another OUTPUT_DIR"
+    earlier=$(cat "$clock" 2>/dev/null || true)
   fi
   echo "$key" > "$origin"
-  stage "$name" "$@"
+  keep_time "$clock" "${earlier:-0}" >/dev/null 2>&1 9>&- &
+  timer=$!
+  EARLIER_SECONDS=${earlier:-0} stage "$name" "$marker" "$@"
+  kill "$timer" && wait "$timer" 2>/dev/null || true # waited for, so that bash says nothing about its end
 }

@@ -1,5 +1,8 @@
 import errno
+import importlib
 import os
+import re
+import sqlite3
 
 import pytest
 
@@ -50,7 +53,7 @@ def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path):
     assert (tmp_path / "real" / "mine.txt").read_text() == "newer"
 
 
-@pytest.mark.parametrize("target", ["folder", "/proc/none/out", "x" * 300, "file/out"])
+@pytest.mark.parametrize("target", ["folder", "/proc/out", "/proc/none/out", "x" * 300, "file/out"])
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path, target):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
@@ -58,6 +61,28 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path, target):
         partial.write_text("text")
     assert "\n" not in str(raised.value)
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("place", ["{tmp}/file/none/out", "/proc/out"])
+@pytest.mark.parametrize(
+    ("program", "options"),
+    [
+        ("make_demo_ecg", []),
+        ("make_demo_ehr", []),
+        ("make_demo_questions", ["--db", "{tmp}/database"]),
+        ("ecg_expert_qa", ["--data_dir", "{tmp}/tree"]),
+        ("ehrsql", ["--data_dir", "{tmp}/tree", "--db", "{tmp}/database"]),
+    ],
+)
+def test_programs_say_at_once_where_they_cannot_write(tmp_path, program, options, place):
+    (tmp_path / "file").touch()
+    (tmp_path / "tree").mkdir()
+    sqlite3.connect(tmp_path / "database").close()
+    argv = [text.format(tmp=tmp_path) for text in (*options, "--out_dir", place)]
+    with pytest.raises(InputError) as raised:
+        importlib.import_module(f"data_prep.{program}").main(argv)
+    assert re.fullmatch(r".*/file is not a folder; choose another|cannot write to /proc: .*", str(raised.value))
+    assert sorted(os.listdir(tmp_path)) == ["database", "file", "tree"]
 
 
 def test_a_full_disk_is_one_line_and_a_missing_input_is_not_taken_for_one(tmp_path):

@@ -19,6 +19,7 @@ def choices(group: str) -> list[str]:
 # The presets of each recipe.
 PRESETS = [("ehrsql", preset) for preset in choices("preset")]
 PRESETS += [("ecg", f"ecg/{preset}") for preset in choices("preset/ecg")]
+GPU_PRESETS = [item for item in PRESETS if not item[1].endswith(("tiny", "smollm2_135m"))]
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +64,19 @@ def test_every_sft_combination_composes(name, preset):
         assert config["data"]["max_length"] <= config["data"]["max_token_len_per_gpu"]
         assert config["optim"]["lr"] == config["recipe"]["sft"]["learning_rate"]
         assert (config["model"]["lora_rank"] > 0) == (adapter == "lora")
+
+
+@pytest.mark.parametrize(("name", "preset"), GPU_PRESETS)
+def test_full_training_takes_lower_learning_rates_than_lora_on_a_gpu(name, preset):
+    for stage, rate in (("sft", "optim.lr"), ("grpo", "actor_rollout_ref.actor.optim.lr")):
+        group = {"sft": "sft_adapter", "grpo": "adapter"}[stage]
+        full, lora = (
+            OmegaConf.select(compose_config(f"{name}_{stage}", [f"preset={preset}", f"{group}={adapter}"]), rate)
+            for adapter in ("full", "lora")
+        )
+        assert 0 < full <= lora / 10
+        own = compose_config(f"{name}_{stage}", [f"preset={preset}", f"recipe.{stage}.learning_rate=3e-5"])
+        assert OmegaConf.select(own, rate) == 3e-5
 
 
 @pytest.mark.parametrize(
@@ -114,6 +128,13 @@ def test_verl_accepts_the_sft_config():
         (["preset=tyni"], "smollm2_135m"),  # the choices that exist are listed
         (["hardware=tpu"], "gpu_8"),
         (["trainer.save_freq=="], "trainer.save_freq=="),
+        (["recipe.grpo.epochs=abc"], "recipe.grpo.epochs is abc; give a whole number above 0"),
+        (["recipe.grpo.steps=1.5"], "recipe.grpo.steps is 1.5"),
+        (["recipe.sft.batch_size=0"], "recipe.sft.batch_size is 0"),
+        (["recipe.grpo.learning_rate=x"], "recipe.grpo.learning_rate is x; give a number above 0"),
+        (["recipe.sft.learning_rate=-1e-5"], "recipe.sft.learning_rate is -1e-05"),
+        (["recipe.sft.epochs=null"], "recipe.sft.epochs is None"),
+        (["trainer.total_training_steps=many"], "trainer.total_training_steps is many"),
     ],
 )
 def test_a_bad_override_is_one_line_that_names_it(overrides, named):

@@ -4,6 +4,7 @@ import socket
 import pytest
 
 from recipes import doctor, hardware
+from recipes.config import compose_config
 from recipes.doctor import GB
 
 H100 = hardware.Gpu("NVIDIA H100", 81559, "580.65.06")
@@ -26,7 +27,13 @@ H100 = hardware.Gpu("NVIDIA H100", 81559, "580.65.06")
         (doctor.check_data(None, None), "ok"),
         (doctor.check_data("questions", None), "fail"),
         (doctor.check_data(None, "mimic_iv.sqlite"), "fail"),
+        (doctor.check_ecg_data(None), "ok"),
+        (doctor.check_ecg_data("/absent"), "fail"),
         (doctor.check_model("tiny"), "ok"),
+        (doctor.check_model("ecg/tiny"), "ok"),
+        (doctor.check_model("ecg/sql_r1_3b"), "fail"),
+        (doctor.check_model("ecg/gpu_model"), "fail"),
+        (doctor.check_model("ekg/tiny"), "fail"),
         (doctor.check_model("tyni"), "fail"),
         (doctor.check_ray(None), "ok"),
         (doctor.check_other_runs([(7, ["bash", "-c", "grep recipes.main_ppo log"])]), "ok"),
@@ -110,6 +117,28 @@ def test_data_names_what_is_missing(tmp_path):
     assert doctor.check_data(str(tmp_path), str(database)).status == "ok"
 
 
+def test_ecg_data_has_one_of_its_files(tmp_path):
+    assert doctor.check_ecg_data(str(tmp_path)).status == "fail"
+    (tmp_path / "ECG Knowledge (Basic Q&A).json").touch()
+    check = doctor.check_ecg_data(str(tmp_path))
+    assert (check.status, check.found) == ("ok", f"1 of 11 files in {tmp_path}")
+
+
+def test_a_preset_has_the_model_that_its_config_composes():
+    for path in (doctor.CONFIG_DIR / "preset" / "ecg").glob("*.yaml"):
+        if path.stem != "gpu_model":
+            assert doctor.preset_model(path) == compose_config("ecg_grpo", [f"preset=ecg/{path.stem}"]).recipe.model
+
+
+def test_each_recipe_has_its_own_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("ECG_DATA", str(tmp_path / "absent"))
+    failed = {
+        recipe: [check.name for check in doctor.run_checks(tmp_path, recipe) if "absent" in check.found]
+        for recipe in ("ehrsql", "ecg", None)
+    }
+    assert failed == {"ehrsql": [], "ecg": ["ECG data"], None: ["ECG data"]}
+
+
 def test_model_of_a_hub(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
@@ -147,11 +176,11 @@ def test_ray_cluster_must_answer(tmp_path, monkeypatch):
 
 
 def test_exit_code(capsys, monkeypatch):
-    monkeypatch.setattr(doctor, "run_checks", lambda output_dir: [doctor.check_cores(1)])
+    monkeypatch.setattr(doctor, "run_checks", lambda *arguments: [doctor.check_cores(1)])
     doctor.main([])
     assert "warn" in capsys.readouterr().out
 
-    monkeypatch.setattr(doctor, "run_checks", lambda output_dir: [doctor.check_model("tyni"), doctor.check_cores(2)])
+    monkeypatch.setattr(doctor, "run_checks", lambda *arguments: [doctor.check_model("tyni"), doctor.check_cores(2)])
     with pytest.raises(SystemExit, match="can't run here: model: no preset tyni; set PRESET to one of"):
         doctor.main([])
     assert "fail" in capsys.readouterr().out

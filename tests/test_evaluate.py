@@ -11,7 +11,8 @@ from recipes.ehrsql_evaluation_data import read_rows
 from recipes.ehrsql_evaluation_metrics import Sample, summarize
 from recipes.evaluate import evaluate, parser
 from recipes.evaluation_rows import choose_rows
-from recipes.generation import GenerationOptions, Generator, Response
+from recipes.generation import TOO_LONG, GenerationOptions, Generator, Response
+from recipes.models import make_tiny
 from reward_fns.answers import ABSTAIN, GOLD_FAILED, canonical_answer
 
 
@@ -313,6 +314,24 @@ def test_bad_models(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InputError, match="cannot load"):
         Generator(GenerationOptions(str(tmp_path)))
+
+
+def test_prompts_without_room_for_a_response_are_counted_and_not_answered(tmp_path, monkeypatch, capsys):
+    make_tiny(["word"], tmp_path)  # 1,024 tokens for prompt and response
+    generator = Generator(GenerationOptions(str(tmp_path), max_response_length=64))
+
+    def respond(token_ids, max_model_len):
+        assert max_model_len == 1024
+        return [Response(f"{len(ids)} tokens", 2, "stop") for ids in token_ids]
+
+    monkeypatch.setattr(generator, "_respond", respond)
+    prompts = [[{"role": "user", "content": "1" * digits}] for digits in (3, 1021, 1020, 2000)]  # 3 tokens around each
+    texts = [(response.text, response.finish_reason) for response in generator(prompts)]
+    assert texts == [("6 tokens", "stop"), ("", TOO_LONG), ("1023 tokens", "stop"), ("", TOO_LONG)]
+    warning = capsys.readouterr().err.splitlines()[-1]
+    assert warning.startswith("warning: 2 of 4 prompts, of up to 2003 tokens, leave no room")
+    with pytest.raises(InputError, match="1 of 1 prompts"):
+        generator(prompts[1:2])
 
 
 def test_a_summary_needs_a_graded_sample():

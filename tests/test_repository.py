@@ -81,6 +81,24 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
     assert f"another run is using {tmp_path}" in result.stderr.strip().splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("env", "arguments", "message"),
+    [
+        ({}, [], "no trained model in {run}/models"),
+        ({}, ["--recipe", "ehrsql"], "no database at {run}/data/mimic_iv.sqlite"),
+        ({"EHR_DB": "/absent.sqlite"}, ["--recipe=ehrsql"], "no database at /absent.sqlite"),
+        ({"PRESET": "bogus"}, [], "Could not find 'preset/ecg/bogus'"),
+        ({}, ["--recipe", "chess"], "--recipe chess is unknown"),
+    ],
+)
+def test_the_chat_looks_where_the_settings_say(tmp_path, env, arguments, message):
+    run = tmp_path / "run"
+    result = run_script("chat_with_model.sh", *arguments, **{"HARDWARE": "cpu", "OUTPUT_DIR": str(run)} | env)
+    assert result.returncode != 0
+    assert message.format(run=run) in result.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
 def stages(tmp_path, script: str) -> list[str]:
     """Run a script of stages and return the lines it printed."""
     source = f"OUTPUT_DIR={tmp_path}; die() {{ echo \"$*\"; exit 1; }}; source scripts/stages.sh; take_lock\n{script}"
@@ -89,27 +107,56 @@ def stages(tmp_path, script: str) -> list[str]:
 
 
 def test_a_finished_stage_is_skipped_until_it_or_an_earlier_one_changes(tmp_path):
-    assert stages(tmp_path, "stage a echo 1; stage b echo 2") == ["== a: echo 1", "1", "== b: echo 2", "2"]
+    assert stages(tmp_path, "stage a x echo 1; stage b x echo 2") == ["== a: echo 1", "1", "== b: echo 2", "2"]
     skipped = ["== a: finished before, skipped", "== b: finished before, skipped"]
-    assert stages(tmp_path, "stage a echo 1; stage b echo 2") == skipped
-    assert stages(tmp_path, "stage a echo 1; stage b echo 3") == [skipped[0], "== b: echo 3", "3"]
-    assert stages(tmp_path, "stage a echo 4; stage b echo 3") == ["== a: echo 4", "4", "== b: echo 3", "3"]
+    assert stages(tmp_path, "stage a x echo 1; stage b x echo 2") == skipped
+    assert stages(tmp_path, "stage a x echo 1; stage b x echo 3") == [skipped[0], "== b: echo 3", "3"]
+    assert stages(tmp_path, "stage a x echo 4; stage b x echo 3") == ["== a: echo 4", "4", "== b: echo 3", "3"]
+
+
+def test_a_stage_runs_again_where_a_file_that_it_made_is_gone(tmp_path):
+    made = tmp_path / "made by a"
+    script = f"stage a '{made}' mkdir -p '{made}/of it'; stage b '{made}/of it/file' touch '{made}/of it/file'"
+    skipped = ["== a: finished before, skipped", "== b: finished before, skipped"]
+    stages(tmp_path, script)
+    assert stages(tmp_path, script) == skipped
+    (made / "of it" / "file").unlink()
+    assert stages(tmp_path, script) == [skipped[0], f"== b: touch {made}/of it/file"]
+    assert stages(tmp_path, script) == skipped
 
 
 def test_a_failed_stage_ends_the_run_and_is_repeated(tmp_path):
-    failed = stages(tmp_path, "stage a false; stage b echo 2")
+    failed = stages(tmp_path, "stage a x false; stage b x echo 2")
     assert failed[0] == "== a: false" and "stage a failed" in failed[1] and len(failed) == 2
-    assert stages(tmp_path, "stage a true; stage b echo 2") == ["== a: true", "== b: echo 2", "2"]
+    assert stages(tmp_path, "stage a x true; stage b x echo 2") == ["== a: true", "== b: echo 2", "2"]
 
 
 def test_a_training_run_is_resumed_for_longer_but_not_otherwise(tmp_path):
     train = "training_stage train $OUTPUT_DIR/run echo on"
     checkpoint = "mkdir -p $OUTPUT_DIR/run; touch $OUTPUT_DIR/run/latest_checkpointed_iteration.txt"
-    stages(tmp_path, f"stage data echo 1; {train}; {checkpoint}")
-    longer = stages(tmp_path, f"stage data echo 1; {train} trainer.total_training_steps=9")
+    stages(tmp_path, f"stage data x echo 1; {train}; {checkpoint}")
+    longer = stages(tmp_path, f"stage data x echo 1; {train} trainer.total_training_steps=9")
     assert longer[-1] == "on trainer.total_training_steps=9"
-    for other in (f"stage data echo 2; {train}", f"stage data echo 1; {train} algo=dapo"):
+    for other in (f"stage data x echo 2; {train}", f"stage data x echo 1; {train} algo=dapo"):
         assert "holds a run on other data" in stages(tmp_path, other)[-1]
+
+
+@pytest.mark.parametrize("end", ["exit 1", "kill -9 $PPID"])
+def test_the_time_of_a_training_run_is_that_of_all_its_starts(tmp_path, end):
+    clock, marker = tmp_path / "stages" / "train.seconds", tmp_path / "run" / "latest_checkpointed_iteration.txt"
+    program = tmp_path / "train.sh"
+    marker.parent.mkdir()
+    program.write_text(f"until [ $(cat {clock}) -ge 1 ]; do sleep 0.1; done; touch {marker}; {end}")
+    script = f"training_stage train {tmp_path}/run bash {program}"
+    stages(tmp_path, script)
+    clock.write_text(f"{1000 + int(clock.read_text())}\n")
+    program.write_text("")
+    stages(tmp_path, script)
+    stamp = tmp_path / "stages" / "train"
+    assert int(stamp.read_text().split()[1]) > 1000
+    marker.unlink()  # training begins anew
+    stages(tmp_path, script)
+    assert int(stamp.read_text().split()[1]) < 1000
 
 
 def test_settings_of_grpo_alone_leave_the_sft_stage_as_it_was():
@@ -120,7 +167,7 @@ def test_settings_of_grpo_alone_leave_the_sft_stage_as_it_was():
 
 
 def test_a_changed_input_file_makes_stages_run_anew(tmp_path):
-    script = f"inputs {tmp_path}/questions.json; stage a echo 1"
+    script = f"inputs {tmp_path}/questions.json; stage a x echo 1"
     (tmp_path / "questions.json").write_text("1")
     assert stages(tmp_path, script)[-1] == "1"
     assert stages(tmp_path, script) == ["== a: finished before, skipped"]

@@ -1,8 +1,11 @@
 """The shell scripts as far as they go without set-up or training."""
 
 import os
+import shutil
 import subprocess
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import REPO
 
@@ -20,6 +23,8 @@ def bash(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
         (["--batch_size", "four"], "not four"),
         (["--batch_size", "4", "--gradient_accumulation_steps", "0"], "not 0"),
         (["--gradient_accumulation_steps", "4"], "give that too"),
+        (["--num_epochs", "abc"], "--num_epochs takes a whole number above 0, not abc"),
+        (["--learning_rate", "x"], "--learning_rate takes a number above 0, not x"),
         (["hardware=gpu_8"], "use sft_hardware="),
     ],
 )
@@ -56,6 +61,51 @@ def test_settings_of_the_ecg_scripts_become_choices(variables, arguments, choice
     settings = {"PRESET": "", "ADAPTER": "", "THINK": ""} | variables
     result = bash("-euc", program, "scripts/test", *arguments.split(), **settings)
     assert result.stdout.strip() == choices
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"SEED": "-1"}, "SEED=-1: give a whole number"),
+        ({"SEED": "08"}, "SEED=08: give a whole number"),
+        ({"NUM_SAMPLES": "0"}, "NUM_SAMPLES=0: give a number"),
+        ({"NUM_SAMPLES": "1e3"}, "NUM_SAMPLES=1e3: give a number"),
+    ],
+)
+def test_a_bad_number_is_refused_before_set_up(variables, named, tmp_path):
+    result = bash("scripts/run_grpo_ecg.sh", OUTPUT_DIR=str(tmp_path / "out"), VENV=str(tmp_path / "venv"), **variables)
+    assert result.returncode != 0
+    assert named in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("number", "fine"), [("", True), ("3", True), ("4", False)])
+def test_more_samples_than_test_questions_are_refused(number, fine, tmp_path):
+    pq.write_table(pa.table({"prompt": ["a", "b", "c"]}), tmp_path / "test.parquet")
+    program = 'source scripts/recipe.sh; check_test_set "$FILE"; echo fine'
+    result = bash("-euc", program, FILE=str(tmp_path / "test.parquet"), NUM_SAMPLES=number)
+    assert (result.stdout == "fine\n") == fine
+    assert ("has 3 questions; lower it" in result.stderr) == (not fine)
+    absent = bash("-euc", program, FILE=str(tmp_path / "absent.parquet"), NUM_SAMPLES=number)
+    assert "absent.parquet" in absent.stderr
+    assert absent.returncode != 0
+
+
+def test_relative_paths_are_the_callers_and_those_of_env_the_repositorys(tmp_path):
+    (tmp_path / "repo" / "scripts").mkdir(parents=True)
+    shutil.copy(REPO / "scripts" / "env.sh", tmp_path / "repo" / "scripts")
+    (tmp_path / "repo" / ".env").write_text("EHR_DB=own.sqlite\nOUTPUT_DIR=own\n")
+    (tmp_path / "caller").mkdir()
+    program = 'source ../repo/scripts/env.sh; echo "$PWD:$ECG_DATA:$EHR_DB:$OUTPUT_DIR:$EHRSQL_DATA"'
+    env = os.environ | {"ECG_DATA": "../ECG-Expert-QA", "OUTPUT_DIR": "out", "EHRSQL_DATA": ""}
+    env.pop("EHR_DB", None)
+    output = subprocess.run(["bash", "-euc", program], cwd=tmp_path / "caller", env=env, capture_output=True, text=True)
+    folders = [
+        *(f"{tmp_path}/repo", f"{tmp_path}/ECG-Expert-QA", f"{tmp_path}/repo/own.sqlite", f"{tmp_path}/caller/out"),
+        "",
+    ]
+    assert output.stdout.strip("\n").split(":") == folders
 
 
 def test_a_folder_keeps_the_data_that_it_was_made_for(tmp_path):

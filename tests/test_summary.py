@@ -207,6 +207,16 @@ def test_bad_runs_are_refused(tmp_path, metrics, runs, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_bad_input_prints_no_table(tmp_path, metrics, capsys):
+    start = write_run(tmp_path / "start" / "results.json", START)
+    out = tmp_path / "out"
+    for bad, place in ((tmp_path / "absent.jsonl", out), (metrics, start / "out")):
+        with pytest.raises(InputError):
+            summary.main(["--runs", f"start={start}", "--metrics", str(bad), "--out_dir", str(place)])
+    assert capsys.readouterr().out == ""
+    assert not out.exists()
+
+
 ECG = {
     **{"category": "EBK", "question": "?", "context": "", "reference": "Yes.", "ground_truth": "{}"},
     **{"response": "Yes.", "finish_reason": "stop", "answer": "Yes.", "words": 1, "format_ok": True},

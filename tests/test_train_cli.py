@@ -95,6 +95,7 @@ def test_preset_of_a_known_model(monkeypatch):
         (["--model_name", "no/such/model"], "no/such/model"),
         (["--batch_size", "0"], "--batch_size is 0"),
         (["--learning_rate", "nan"], "--learning_rate is nan"),
+        (["--learning_rate", "inf"], "--learning_rate is inf"),
     ],
 )
 def test_errors_are_one_line_and_write_nothing(data, model, tmp_path, more, named):
@@ -102,6 +103,15 @@ def test_errors_are_one_line_and_write_nothing(data, model, tmp_path, more, name
         train.main(arguments(data, model, tmp_path, *more))
     assert named in str(error.value)
     assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("more", [["--num_epochs", "abc"], ["--batch_size", "1.5"], ["--learning_rate", "x"]])
+def test_what_is_no_number_is_refused(data, model, tmp_path, more, capsys):
+    with pytest.raises(SystemExit) as error:
+        train.main(arguments(data, model, tmp_path, *more))
+    assert error.value.code != 0
+    assert f"argument {more[0]}" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
