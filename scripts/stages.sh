@@ -45,6 +45,13 @@ finished() { # STAMP KEY: whether the stage ran with this key, and what it made 
   } < "$1"
 }
 
+failed() { # NAME: verl, torch and Ray tell of a full disk in many ways and many lines
+  local free
+  free=$(df --output=avail -k "$OUTPUT_DIR" | tail -n 1)
+  [ "$free" -ge 65536 ] || die "stage $1 failed: the disk of $OUTPUT_DIR is full; free space, then the same command goes on from here"
+  die "stage $1 failed (see above); the same command goes on from here"
+}
+
 stage() {
   local name=$1 output=$2 stamp=$OUTPUT_DIR/stages/$1 key start=$SECONDS
   shift 2
@@ -54,7 +61,7 @@ stage() {
   else
     echo "== $name: $*"
     rm -f "$stamp"
-    "$@" || die "stage $name failed (see above); the same command goes on from here"
+    "$@" || failed "$name"
     {
       echo "$key $((SECONDS - start + ${EARLIER_SECONDS:-0}))"
       [ ! -e "$output" ] || find -H "$output" -type f

@@ -131,6 +131,11 @@ def test_a_failed_stage_ends_the_run_and_is_repeated(tmp_path):
     assert stages(tmp_path, "stage a x true; stage b x echo 2") == ["== a: true", "== b: echo 2", "2"]
 
 
+def test_a_stage_that_fails_on_a_full_disk_says_so(tmp_path):
+    full = "df() { printf 'Avail\\n100\\n'; }"
+    assert f"the disk of {tmp_path} is full" in stages(tmp_path, f"{full}; stage a x false")[-1]
+
+
 def test_a_training_run_is_resumed_for_longer_but_not_otherwise(tmp_path):
     train = "training_stage train $OUTPUT_DIR/run echo on"
     checkpoint = "mkdir -p $OUTPUT_DIR/run; touch $OUTPUT_DIR/run/latest_checkpointed_iteration.txt"
