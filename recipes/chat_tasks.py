@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -97,16 +96,10 @@ class EhrsqlTask:
             yield self._result(extraction.sql)
 
     def _result(self, sql: str) -> Piece:
-        # In another thread, because Ctrl-C reaches the main thread: interrupted there, the sandbox would hand the
-        # reply to this query to the next one.
-        pool = ThreadPoolExecutor(1)
         try:
-            execution = pool.submit(shared_sandbox().execute, self._db_path, sql).result()
+            return result_piece(shared_sandbox().execute(self._db_path, sql))
         except (DatabaseError, SandboxError) as error:
             return Piece("error", f"cannot execute: {error}")
-        finally:
-            pool.shutdown(wait=False)
-        return result_piece(execution)
 
 
 def result_piece(execution: Execution) -> Piece:

@@ -38,7 +38,7 @@ import os
 from dataclasses import dataclass
 
 from reward_fns.answers import ABSTAIN, GOLD_FAILED
-from reward_fns.sql_sandbox import DatabaseError, Execution, shared_sandbox
+from reward_fns.sql_sandbox import DatabaseError, Execution, check_database, shared_sandbox
 from reward_fns.sql_text import Extraction, extract_sql
 
 logger = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ def grade(
 
     Raises ``DatabaseError`` or ``SandboxError`` when the query cannot be judged; never for what the text says.
     """
+    check_database(db_path)  # whatever the text says: without it no verdict is worth anything
     extraction = extract_sql(solution_str)
     execution = None
     if extraction.abstained:

@@ -17,9 +17,11 @@ Covered, layer by layer:
 
 Not covered: a bug in SQLite that lets a query run code (the process is not confined by seccomp or a namespace);
 clock values built at run time, such as ``date('n' || 'ow')``; a constant beside a table that is read but does not
-matter (``SELECT count(*) > 0 FROM patients``): ``recipes.canaries`` shows what such policies earn. Not executed here,
-though the official scorer would: a result over the caps, a refused function, the machine's clock (``CURRENT_TIME``
-in capitals), VALUES that reads no table. Linux only.
+matter (``SELECT count(*) > 0 FROM patients``): ``recipes.ehrsql_canaries`` shows what such policies earn. Linux only.
+
+Not executed here, though the official scorer would: text over 32,000 characters, cells over 1 MB, results and
+statements over the other caps, refused functions and tables, EXPLAIN and PRAGMA, the machine's clock (``CURRENT_TIME``
+or ``'NOW'`` in capitals), VALUES that reads no table, comments alone.
 """
 
 import hashlib
@@ -43,7 +45,6 @@ from reward_fns.sql_text import clean_up
 KILL_AFTER_S = 0.05
 START_TIMEOUT_S = 60.0
 MAX_SQL_CHARS = 32_000
-MAX_ANSWER_CHARS = 1_000_000
 CACHED_ANSWER_CHARS = 16_000
 RECYCLE_AFTER = 10_000  # queries of one process, should anything pile up in it
 _WORKER = Path(__file__).with_name("sql_worker.py")
@@ -149,7 +150,9 @@ class SqlSandbox:
     def _finish(self, key: tuple, execution: Execution | None) -> None:
         with self._lock:
             del self._running[key]
-            if execution is not None and len(execution.answer or "") <= CACHED_ANSWER_CHARS:
+            # A crash may have come from outside, such as the system's shortage of memory.
+            cacheable = execution is not None and execution.status != "crashed"
+            if cacheable and len(execution.answer or "") <= CACHED_ANSWER_CHARS:
                 self._cache[key] = execution
                 if len(self._cache) > self._cache_size:
                     self._cache.popitem(last=False)
@@ -175,24 +178,34 @@ class _Worker:
         self._queries = 0
 
     def ask(self, request: dict) -> dict:
-        """Return the worker's reply; kill the process at the hard deadline; try a second one if the first dies."""
-        for _ in range(2):
-            if self._process is None:
-                self._start()
-            started = time.monotonic()
-            try:
-                self._process.stdin.write(json.dumps(request).encode() + b"\n")
-                reply = self._receive(self._settings["hard_timeout_s"])
-            except (TimeoutError, EOFError, BrokenPipeError):
-                self.stop()
-                if time.monotonic() - started >= self._settings["timeout_s"]:
-                    return {"status": "timeout", "error": "killed at the deadline"}
-                continue
-            self._queries += 1
-            if "retire" in reply or self._queries >= RECYCLE_AFTER:
-                self.stop()
-            return reply
-        return {"status": "crashed", "error": "the query ended its process"}
+        """Return the worker's reply; kill the process at the hard deadline; try a second one if the first dies.
+
+        Raises ``SandboxError`` if the processes die of any query, not of this one.
+        """
+        reply = self._try(request) or self._try(request)
+        if reply is None and self._try({**request, "sql": "SELECT 1"}) is None:
+            raise SandboxError("the SQL worker dies of SELECT 1; stderr or the system's log may tell why")
+        return reply or {"status": "crashed", "error": "the query ended its process"}
+
+    def _try(self, request: dict) -> dict | None:
+        """The reply, or None if the process died before its deadline."""
+        if self._process is None:
+            self._start()
+        started = time.monotonic()
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            reply = self._receive(self._settings["hard_timeout_s"])
+        except (TimeoutError, EOFError, BrokenPipeError):
+            self.stop()
+            late = time.monotonic() - started >= self._settings["timeout_s"]
+            return {"status": "timeout", "error": "killed at the deadline"} if late else None
+        except BaseException:  # an interrupt: the reply is still to come, and would be taken for the next query's
+            self.stop()
+            raise
+        self._queries += 1
+        if "retire" in reply or self._queries >= RECYCLE_AFTER:
+            self.stop()
+        return reply
 
     def stop(self) -> None:
         if self._process is not None:
@@ -238,7 +251,7 @@ def _identity(db_path: str | os.PathLike) -> list:
     """[file URI, mtime in ns, size in bytes]: what the cache and the workers tell databases apart by."""
     try:
         stat = os.stat(db_path)
-        uri = _uri(os.fspath(db_path))
+        uri = _uri(os.path.abspath(db_path))
     except (OSError, ValueError) as error:
         raise DatabaseError(f"cannot read the database {db_path}: {error}") from error
     if not os.access(db_path, os.R_OK):  # a warm process would not notice
@@ -247,29 +260,37 @@ def _identity(db_path: str | os.PathLike) -> list:
 
 
 @lru_cache(maxsize=64)
-def _uri(db_path: str) -> str:
-    return Path(db_path).absolute().as_uri()
+def _uri(path: str) -> str:
+    return Path(path).as_uri()
 
 
 def _execution(reply: dict, db_path: str | os.PathLike) -> Execution:
     if reply["status"] == "database":
         raise DatabaseError(f"cannot read the database {db_path}: {reply['error']}")
-    answer = reply.get("answer")
-    if answer is not None and len(answer) > MAX_ANSWER_CHARS:
-        return Execution("too_large", error=f"an answer over {MAX_ANSWER_CHARS} characters")
-    return Execution(
-        reply["status"], answer, reply.get("reads_table", False), reply.get("rows", 0), reply.get("error", "")
-    )
+    fields = {name: reply[name] for name in ("answer", "reads_table", "rows", "error") if name in reply}
+    return Execution(reply["status"], **fields)
 
 
-_shared: dict[tuple[int, float], SqlSandbox] = {}
+def check_database(db_path: str | os.PathLike) -> None:
+    """Raise ``DatabaseError`` if there is no readable file."""
+    _identity(db_path)
+
+
+_shared: dict[float, SqlSandbox] = {}
 _shared_lock = threading.Lock()
 
 
 def shared_sandbox(timeout_s: float = 10.0) -> SqlSandbox:
     """Return this process's own sandbox with this deadline; a fork gets another one, since pipes cannot be shared."""
-    key = (os.getpid(), float(timeout_s))
     with _shared_lock:
-        if key not in _shared:
-            _shared[key] = SqlSandbox(timeout_s=timeout_s)
-        return _shared[key]
+        if timeout_s not in _shared:
+            _shared[timeout_s] = SqlSandbox(timeout_s=timeout_s)
+        return _shared[timeout_s]
+
+
+def _forget_shared() -> None:
+    global _shared, _shared_lock
+    _shared, _shared_lock = {}, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_shared)

@@ -21,13 +21,15 @@ VITAL_RANGES = {
 
 _SPECIAL_TOKEN = re.compile(r"<\|\w{1,40}\|>|</?s>|<(?:bos|eos|pad|unk)>")
 _NULL = re.compile(r"""[\s'"`*]*null[\s'"`*.;]*""", re.IGNORECASE)
-_SPACE = r"(?:\s|--[^\n]*+(?:\n|\Z)|/\*(?s:.*?)\*/)"  # of SQL: comments are space
-_COMMENTS = _SPACE + "*+"
-# What a query starts with. "With" and "select" also start English sentences, so WITH must introduce a table.
+_COMMENTS = r"(?:\s|--[^\n]*+(?:\n|\Z)|/\*(?s:.*?)\*/)*+"
+_NAME = r"(?:[\w$]+|\"[^\"]{1,200}\"|'[^']{1,200}'|`[^`]{1,200}`|\[[^\]]{1,200}\])"
+# What a query starts with. "With" and "select" also start English sentences, so WITH must introduce a table. Between
+# its words (~) stand spaces and comments, short ones: this is looked for everywhere, in time linear in the text.
 _QUERY = (
-    r"(?:SELECT\b|VALUES~*+\(|WITH~++(?:RECURSIVE~++)?[\"`\[]?\w+[\"`\]]?~*+(?:\([^()]*\)~*+)?"
+    r"(?:SELECT\b|VALUES~*+\(|WITH~++(?:RECURSIVE~++)?%~*+(?:\([^()]{0,1000}\)~*+)?"
     r"AS~*+(?:(?:NOT~++)?MATERIALIZED~*+)?\()"
-).replace("~", _SPACE)
+)
+_QUERY = _QUERY.replace("~", r"(?:\s|--[^\n]{0,200}\n|/\*(?s:.{0,200}?)\*/)").replace("%", _NAME)
 _STARTS_WITH_QUERY = re.compile(_COMMENTS + _QUERY, re.IGNORECASE)
 _QUERY_LINE = re.compile(r"^[ \t]*(?:[^\n]*?:[ \t*]*)?(?=" + _QUERY + ")", re.I | re.M)
 _FENCE_TAG = re.compile(r"[ \t]*(sql|sqlite|sqlite3)?[ \t]*(?:\r?\n|(?<=[a-z3])[ \t])", re.IGNORECASE)
@@ -35,7 +37,8 @@ _OTHER_LANGUAGE = re.compile(r"[ \t]*[\w+-]+[ \t]*\r?\n")
 
 # SQLite's string literals, quoted identifiers ('' inside quotes reads as two adjacent literals) and comments.
 _QUOTED_OR_COMMENT = re.compile(
-    r"""'[^']*(?:'|\Z)|"[^"]*(?:"|\Z)|`[^`]*(?:`|\Z)|\[[^\]]*(?:\]|\Z)|(?P<comment>--[^\n]*|/\*(?s:.*?)(?:\*/|\Z))"""
+    r"""'[^']*(?:'|\Z)|"[^"]*(?:"|\Z)|`[^`]*(?:`|\Z)|\[[^\]]*(?:\]|\Z)"""
+    r"""|(?P<comment>--[^\n]*|/\*(?s:(?=.).*?)(?:\*/|\Z))"""
 )
 _MYSQL_DATE = re.compile(r"DATE_(SUB|ADD)\((\w+\(\)|'[^']+')[, ]+ INTERVAL (\d+) (DAY|MONTH|YEAR)\)")
 _LOWER = re.compile(r" (([a-zA-Z0-9_]+)_lower)")
@@ -83,7 +86,7 @@ def extract_sql(text: str) -> Extraction:
     if body is None:
         return _NOTHING
     clean = one_block and tag_alone and fence_alone is not False
-    body = body.strip()
+    body = body.strip().removeprefix("\ufeff")  # SQLite reads a byte order mark as space
     if _NULL.fullmatch(body):
         return Extraction(sql=None, abstained=True, format_ok=clean)
     if fence_alone is None and not _STARTS_WITH_QUERY.match(body):
@@ -154,9 +157,10 @@ def clean_up(sql: str, official: bool = False) -> str:
     """Apply the official scorer's clean-up (EHRSQL-2024 version 1.1.1) to a query before it is executed.
 
     The scorer turns line breaks into spaces first, so that a ``-- comment`` swallows the rest of the query. Here
-    comments are removed before that: the one difference, and none for a query without comments. ``official`` keeps
-    them, for the scorer's literal behaviour. What the scorer does inside string literals (runs of spaces collapse,
-    ``current_time`` is replaced) is kept in both.
+    comments are removed before that: the one difference, and none for a query without comments. (So ``> /**/ =`` is
+    joined to ``>=``, and a NUL in a comment is removed with it.) ``official`` keeps them, for the scorer's literal
+    behaviour. What the scorer does inside string literals (runs of spaces collapse, ``current_time`` is replaced) is
+    kept in both.
     """
     if not official:
         sql = strip_comments(sql)

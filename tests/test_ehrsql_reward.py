@@ -144,12 +144,13 @@ def test_any_text_is_scored(db_path, text, ground_truth):
     assert result["score"] in (0.0, 0.1, 1.0)
 
 
+@pytest.mark.parametrize("text", [RIGHT, "null", ""])
 @pytest.mark.parametrize("extra_info", [None, {}, {"db_path": "/nowhere/ehr.sqlite"}])
-def test_a_missing_database_scores_zero_and_says_so_once(caplog, monkeypatch, extra_info):
+def test_a_missing_database_scores_zero_and_says_so_once(caplog, monkeypatch, extra_info, text):
     monkeypatch.delenv("EHRSQL_DB", raising=False)
     monkeypatch.setattr("reward_fns.ehrsql._logged", set())
     with caplog.at_level(logging.ERROR):
-        results = [compute_score("ehrsql", RIGHT, GOLD, extra_info) for _ in range(2)]
+        results = [compute_score("ehrsql", text, GOLD, extra_info) for _ in range(2)]
     assert results[0] == results[1]
     assert set(results[0]) == KEYS
     assert (results[0]["score"], results[0]["grader_failed"]) == (0.0, 1.0)
@@ -210,7 +211,8 @@ def test_gold_is_right_on_every_verified_id(shared_data, split):
 
 
 def test_abstaining_is_right_on_every_unanswerable_question(shared_data):
-    labels = json.loads((shared_data / "ehrsql2024" / "valid" / "label.json").read_text()).values()
+    folder = shared_data / "ehrsql2024"
+    labels = json.loads((folder / "valid" / "label.json").read_text()).values()
     unanswerable = [label for label in labels if label == "null"]
     assert len(unanswerable) == 232
-    assert all(grade(label, ABSTAIN, "unused").acc == 1.0 for label in unanswerable)
+    assert all(grade(label, ABSTAIN, folder / "mimic_iv.sqlite").acc == 1.0 for label in unanswerable)

@@ -13,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from conftest import REPO
 
 from reward_fns.answers import canonical_answer
-from reward_fns.sql_sandbox import DatabaseError, SqlSandbox
+from reward_fns.sql_sandbox import DatabaseError, SandboxError, SqlSandbox
 
 TWO_PATIENTS = canonical_answer([(2,)])
 
@@ -28,6 +29,9 @@ def db_path(tmp_path_factory) -> Path:
         """
         CREATE TABLE patients (subject_id INTEGER, gender TEXT, note BLOB);
         INSERT INTO patients VALUES (1, 'f', CAST(x'61ff62' AS TEXT)), (2, 'm', NULL);
+        CREATE TABLE keys (id INTEGER PRIMARY KEY, name TEXT);
+        INSERT INTO keys VALUES (1, 'a'), (2, 'b');
+        CREATE INDEX keys_name ON keys (name);
         CREATE TABLE numbers (n INTEGER);
         WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s LIMIT 1000) INSERT INTO numbers SELECT n FROM s;
         """
@@ -64,6 +68,10 @@ def process_ids(sandbox: SqlSandbox) -> list[int]:
         ("VALUES ((SELECT count(*) FROM patients))", [(2,)]),
         ("SELECT max(1) FROM patients", [(1,)]),
         ("SELECT EXISTS (SELECT 1 FROM patients WHERE gender = 'f')", [(1,)]),
+        ("SELECT EXISTS (SELECT 1 FROM keys WHERE id = 1)", [(1,)]),
+        ("SELECT EXISTS (SELECT 1 FROM keys WHERE name = 'c')", [(0,)]),
+        ("SELECT 1 FROM patients WHERE 1 IN (SELECT id FROM keys)", [(1,), (1,)]),
+        ("SELECT gender FROM patients WHERE gender NOT IN ('m', 'date()', \"now\", 'NOW')", [("f",)]),
     ],
 )
 def test_queries_execute(sandbox, db_path, sql, rows):
@@ -189,6 +197,42 @@ def test_a_worker_killed_from_outside_loses_no_query(sandbox, db_path):
     for process_id in process_ids(sandbox):
         os.kill(process_id, signal.SIGKILL)
     assert sandbox.execute(db_path, "SELECT 1 * count(*) FROM patients").answer == TWO_PATIENTS
+
+
+def test_an_interrupt_leaves_no_reply_for_the_next_query(db_path):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with SqlSandbox(workers=1) as sandbox:
+            sandbox.execute(db_path, "SELECT 1")
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            with pytest.raises(KeyboardInterrupt):
+                sandbox.execute(db_path, ENDLESS.format(7))
+            assert sandbox.execute(db_path, "SELECT count(*) FROM patients").answer == TWO_PATIENTS
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_worker_that_dies_of_any_query_is_not_the_query_fault(db_path, tmp_path, monkeypatch):
+    worker = tmp_path / "worker.py"
+    worker.write_text("print('{}', flush=True); input()")
+    monkeypatch.setattr("reward_fns.sql_sandbox._WORKER", worker)
+    with SqlSandbox(workers=1) as sandbox, pytest.raises(SandboxError, match="dies of SELECT 1"):
+        sandbox.execute(db_path, "SELECT count(*) FROM patients")
+
+
+PRINTS_ANSWER = """
+import sys
+from reward_fns.sql_sandbox import SqlSandbox
+print(SqlSandbox().execute(sys.argv[1], "SELECT count(*) FROM patients").answer)
+"""
+
+
+def test_a_hard_cpu_limit_of_the_shell_is_kept(db_path):
+    limited = ["bash", "-c", 'ulimit -t 3600; exec "$@"', "bash", sys.executable, "-c", PRINTS_ANSWER, str(db_path)]
+    assert subprocess.run(limited, capture_output=True, text=True, check=True, cwd=REPO).stdout.strip() == TWO_PATIENTS
 
 
 def test_many_threads_share_a_sandbox(db_path):

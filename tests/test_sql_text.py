@@ -24,6 +24,9 @@ def query(sql: str, format_ok: bool) -> Extraction:
         (f"<s>{Q}</s><|endoftext|><|endoftext|>", query(Q, True)),
         ("with t as (select 1) select * from t", query("with t as (select 1) select * from t", True)),
         ("VALUES (1)", query("VALUES (1)", True)),
+        ('WITH "my cte" AS (SELECT 1) SELECT 1', query('WITH "my cte" AS (SELECT 1) SELECT 1', True)),
+        ("WITH a$(n) AS (SELECT 1) SELECT 1", query("WITH a$(n) AS (SELECT 1) SELECT 1", True)),
+        (f"\ufeff{Q}", query(Q, True)),
         (f"-- count them\n{Q}", query(f"-- count them\n{Q}", True)),
         (f"```sql\n{Q}\n```", query(Q, True)),
         (f"```SQL {Q}```", query(Q, True)),
@@ -148,7 +151,8 @@ def test_any_text_gives_a_consistent_extraction(text):
 
 @pytest.mark.parametrize(
     "unit", ["```", "```sql\n", "<think>", "<answer>", "/*", "--\n", "'", "null ", "WITH a", "WITH\n", "SELECT\n", " ",
-             "\n", "(", "DATE_SUB(", "a_lower", "WITH a(", "</think>", "SQL:\n"]
+             "\n", "(", "DATE_SUB(", "a_lower", "WITH a(", "</think>", "SQL:\n", ":WITH/*", "WITH/*\n",
+             "x:VALUES/*", "WITH a AS/*\n", ":WITH--", "WITH a\n(", ":WITH \"a"]
 )  # fmt: skip
 def test_a_megabyte_is_read_in_linear_time(unit):
     text = unit * (1_000_000 // len(unit))  # quadratic time would be hours

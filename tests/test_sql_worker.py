@@ -1,0 +1,98 @@
+"""The layers of the SQL worker one at a time: each holds where the others are taken away."""
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from conftest import REPO
+
+from reward_fns.sql_worker import LIMITS, Database, Refused
+
+WORKER = REPO / "reward_fns" / "sql_worker.py"
+
+
+@pytest.fixture
+def database(tmp_path) -> Database:
+    path = tmp_path / "ehr.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE patients (subject_id INTEGER)")
+        connection.execute("INSERT INTO patients VALUES (1), (2)")
+        connection.commit()
+    stat = path.stat()
+    return Database([path.as_uri(), stat.st_mtime_ns, stat.st_size])
+
+
+def without_authorizer(database: Database) -> sqlite3.Connection:
+    database.connection.set_authorizer(None)
+    return database.connection
+
+
+def test_the_authorizer_denies_what_is_no_query(database):
+    for sql in ("DELETE FROM patients", "PRAGMA query_only = OFF", "ATTACH ':memory:' AS other", "BEGIN"):
+        with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
+            database.connection.execute(sql)
+
+
+def test_query_only_denies_writes(database):
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        without_authorizer(database).execute("CREATE TEMP TABLE t (a)")
+
+
+def test_the_file_is_open_for_reading_alone(database):
+    connection = without_authorizer(database)
+    connection.execute("PRAGMA query_only = OFF")
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        connection.execute("DELETE FROM patients")
+
+
+def test_no_other_file_can_be_attached(database):
+    with pytest.raises(sqlite3.OperationalError, match="too many attached"):
+        without_authorizer(database).execute("ATTACH ':memory:' AS other")
+
+
+def test_the_limits_are_set(database):
+    assert {limit: database.connection.getlimit(limit) for limit in LIMITS} == LIMITS
+
+
+@pytest.mark.parametrize(("pragma", "value"), [("query_only", 1), ("temp_store", 2), ("trusted_schema", 0)])
+def test_the_pragmas_are_set(database, pragma, value):
+    assert without_authorizer(database).execute(f"PRAGMA {pragma}").fetchone() == (value,)
+
+
+@pytest.mark.parametrize("table", ["sqlite_master", "pragma_database_list", "json_each('[1]')"])
+def test_the_bytecode_shows_tables_that_are_not_the_database_own(database, table):
+    without_authorizer(database)
+    with pytest.raises(Refused):
+        database.execute(f"SELECT * FROM {table}", timeout_s=5, max_rows=9, max_bytes=999)
+
+
+CLOCKS = ['"julianday"()', "[date]()", "`time`()", "strftime('%Y,%m')", "strftime(upper('%Y'))"]
+
+
+@pytest.mark.parametrize("call", CLOCKS)
+def test_a_call_that_means_the_clock_fails_however_it_is_written(database, call):
+    with pytest.raises(sqlite3.OperationalError):
+        database.execute(f"SELECT {call} FROM patients", timeout_s=5, max_rows=9, max_bytes=999)
+
+
+def test_the_process_ends_itself_in_an_opcode_that_never_yields(database):
+    texts = "SELECT printf('%.900000c', 'x') AS a, printf('%.450000cy', 'x') AS b FROM patients"
+    settings = {"timeout_s": 0.5, "hard_timeout_s": 0.6, "memory_mb": 512, "max_rows": 9, "max_bytes": 999}
+    request = {"database": database.identity, "sql": f"SELECT instr(a, b) FROM ({texts})"}
+    worker = subprocess.Popen(
+        [sys.executable, "-I", "-S", str(WORKER), json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    worker.stdin.write(json.dumps(request).encode() + b"\n")
+    worker.stdin.flush()
+    assert worker.wait(60) == -signal.SIGALRM
+    worker.stdin.close()
+    worker.stdout.close()
+
+
+def test_the_tests_drive_the_worker_that_the_sandbox_starts():
+    assert Path(sys.modules[Database.__module__].__file__) == WORKER
