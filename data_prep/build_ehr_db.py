@@ -9,70 +9,75 @@ are the shared task's options. The same tree and options always give the same da
 import argparse
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
-import pandas as pd
-from rich.progress import Progress
+from rich.console import Console
 
 from data_prep.atomic import atomic_output
-from data_prep.ehr_cohort import TIME_FORMAT, BuildOptions
-from data_prep.ehr_tables import EhrTables
+from data_prep.ehr_cohort import BuildOptions
+from data_prep.ehr_cost import fill_cost
+from data_prep.ehr_progress import BuildProgress
+from data_prep.ehr_source import EhrSource
+from data_prep.ehr_tables import AFTER_COST, BEFORE_COST, Table
 from data_prep.errors import InputError
 from data_prep.mimic_csv import MimicTree
 
 SCHEMA = Path(__file__).with_name("ehr_schema.sql")
-TABLE_COUNT = 17
-
-# Cleaned text that is stored as NULL. The shared task's pipeline passed its tables through CSV files, where
-# these became NULL only after the rules had counted them as values.
-NULL_TEXT = ("", "-nan", "n/a", "nan", "null")
+MEMORY_LIMIT = "2GB"
 
 
 def build(
-    data_dir: Path,
-    out_path: Path,
-    options: BuildOptions,
-    on_table: Callable[[str, int], None] = lambda name, rows: None,
+    data_dir: Path, out_path: Path, options: BuildOptions, memory_limit: str = MEMORY_LIMIT, quiet: bool = True
 ) -> dict[str, int]:
     """Write the database of the MIMIC-IV tree ``data_dir`` to ``out_path``, whole or not at all.
 
-    ``on_table`` is called with each table's name and row count when it is written. Returns all row counts.
-    Raises ``InputError`` for a missing or damaged tree, or where nothing can be written.
+    Rows stream through; what DuckDB holds is bounded by ``memory_limit``. Unless ``quiet``, progress is shown. Returns
+    the number of rows of each table. Raises ``InputError`` for a missing or damaged tree, or where nothing can be
+    written.
     """
+    tree = MimicTree(data_dir)
     counts = {}
-    tables = EhrTables(MimicTree(data_dir), options)
-    with atomic_output(out_path) as partial:
+    with (
+        atomic_output(out_path) as partial,
+        EhrSource(tree, options, memory_limit, partial.with_name(f"{partial.name}.spill")) as source,
+        BuildProgress(Console(quiet=quiet)) as progress,
+        closing(sqlite3.connect(partial, isolation_level=None)) as db,
+    ):
+
+        def fill(table: Table) -> None:
+            with progress.table(table.name, tree.size(table.file)):
+                counts[table.name] = _fill(db, table.name, source.rows(table))
+            progress.console.print(f"{table.name:20}{counts[table.name]:>12,} rows")
+
         try:
-            with closing(sqlite3.connect(partial)) as db:
-                db.execute("PRAGMA journal_mode = OFF")  # the file is new: if anything fails, it is removed
-                db.executescript(SCHEMA.read_text("utf-8"))
-                for name, rows in tables:
-                    _insert(db, name, rows)
-                    counts[name] = len(rows)
-                    on_table(name, len(rows))
-                db.commit()
+            # The file is new and not yet in its place: if anything fails, it is removed.
+            db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE;")
+            db.executescript(SCHEMA.read_text("utf-8"))
+            db.execute("BEGIN")
+            for table in BEFORE_COST:
+                fill(table)
+            counts["cost"] = fill_cost(db, source.rng)
+            progress.console.print(f"{'cost':20}{counts['cost']:>12,} rows")
+            for table in AFTER_COST:
+                fill(table)
+            db.execute("COMMIT")
         except sqlite3.IntegrityError as error:
-            raise InputError(f"cannot fill {name}: {error}; complete or remove such rows") from error
+            raise InputError(f"cannot fill the database: {error}; complete or remove such rows") from error
         except sqlite3.OperationalError as error:
             raise InputError(f"cannot write {out_path}: {error}; free space or choose another") from error
     return counts
 
 
-def _insert(db: sqlite3.Connection, table: str, rows: pd.DataFrame) -> None:
-    columns = [column[1] for column in db.execute(f"PRAGMA table_info({table})")]
-    cells = [_cells(rows[column]) for column in columns if column != "row_id"]
-    marks = ", ".join("?" * len(columns))
-    db.executemany(f"INSERT INTO {table} VALUES ({marks})", zip(range(len(rows)), *cells, strict=True))
-
-
-def _cells(column: pd.Series) -> list:
-    """Python values for SQLite: times as text, NULL as None."""
-    if pd.api.types.is_datetime64_dtype(column):
-        column = column.dt.strftime(TIME_FORMAT)
-    cells = column.astype(object)
-    return cells.where(cells.notna() & ~cells.isin(NULL_TEXT), None).tolist()
+def _fill(db: sqlite3.Connection, table: str, parts: Iterable[list[tuple]]) -> int:
+    """Insert the rows with row_id 0, 1, ...; return their number."""
+    count = 0
+    marks = ", ".join("?" * len(db.execute(f"PRAGMA table_info({table})").fetchall()))
+    for rows in parts:
+        db.executemany(f"INSERT INTO {table} VALUES ({marks})", ((n, *row) for n, row in enumerate(rows, count)))
+        count += len(rows)
+    return count
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -106,21 +111,14 @@ def main(argv: list[str] | None = None) -> None:
     add("--current_time", help="'now' in the database, as '2100-12-31 23:59:00'")
     add("--start_year", type=int, help="first year of admissions")
     add("--time_span", type=int, help="further years in which first admissions lie, later ones more often")
+    add("--memory_limit", default=MEMORY_LIMIT, help="most memory for reading; what needs more goes to OUT_DIR")
     args = vars(parser.parse_args(argv))
-    data_dir, out_dir, db_name = (args.pop(name) for name in ("data_dir", "out_dir", "db_name"))
+    data_dir, out_dir, db_name, memory_limit = (args.pop(n) for n in ("data_dir", "out_dir", "db_name", "memory_limit"))
     if not db_name or Path(db_name).name != db_name:
         raise InputError(f"db_name is {db_name!r}; give a plain file name")
     out_path = out_dir / f"{db_name}.sqlite"
-    options = BuildOptions(**args)
     start = time.perf_counter()
-    with Progress(transient=True) as progress:
-        bar = progress.add_task("MIMIC-IV", total=TABLE_COUNT)
-
-        def show(name: str, rows: int) -> None:
-            progress.console.print(f"{name:20}{rows:>12,} rows")
-            progress.advance(bar)
-
-        counts = build(data_dir, out_path, options, show)
+    counts = build(data_dir, out_path, BuildOptions(**args), memory_limit, quiet=False)
     seconds = time.perf_counter() - start
     print(f"{out_path}: {len(counts)} tables, {sum(counts.values()):,} rows, {seconds:.1f} s")
 

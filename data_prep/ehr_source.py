@@ -1,0 +1,73 @@
+"""A MIMIC-IV tree opened in DuckDB: the cohort drawn, each table's rows as a stream."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import numpy as np
+
+from data_prep.ehr_cohort import BuildOptions, check_people, make_cohort
+from data_prep.ehr_deid import renumber
+from data_prep.ehr_tables import LABEL_HOME, MACROS, Table
+from data_prep.errors import InputError
+from data_prep.mimic_csv import MimicTree
+
+ROWS_AT_ONCE = 20_000
+PEOPLE = (("patients", "person"), ("admissions", "visit"), ("icustays", "stay"))
+
+# Rows must stay in source order, and tables that are looked up must be the side of a join that is held in memory:
+# so no join may be turned around.
+SETTINGS = "SET disabled_optimizers = 'join_order,build_side_probe_side'; SET enable_progress_bar = false"
+
+
+class EhrSource:
+    """Use as a context manager. ``rng`` is the generator after the draws of the cohort, as ``cost`` needs it.
+
+    DuckDB holds at most ``memory_limit``, e.g. "2GB", and what does not fit in the folder ``spill``. Raises
+    ``InputError`` where the tree is incomplete, damaged or contradicts itself.
+    """
+
+    def __init__(self, tree: MimicTree, options: BuildOptions, memory_limit: str, spill: Path):
+        self.tree = tree
+        self.rng = np.random.default_rng(0)
+        self.db = duckdb.connect()
+        try:
+            self.db.execute("SET memory_limit = $1", [memory_limit])
+        except duckdb.Error as error:
+            raise InputError(f"memory_limit is {memory_limit!r}; give a size such as 2GB") from error
+        self.db.execute("SET temp_directory = $1", [str(spill)])
+        self.db.execute(SETTINGS)
+        tree.create_views(self.db)
+        self._hold_people()
+        check_people(self.db)
+        if options.deid:
+            renumber(self.db, tree)
+            self._hold_people()
+        make_cohort(self.db, options, self.rng)
+        self.db.execute("CREATE TABLE label_home (label VARCHAR, home VARCHAR)")
+        self.db.executemany("INSERT INTO label_home VALUES (?, ?)", list(LABEL_HOME.items()))
+        self.db.execute(MACROS)
+
+    def __enter__(self) -> "EhrSource":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.db.close()
+
+    def rows(self, table: Table) -> Iterator[list[tuple]]:
+        """The rows of ``table`` that stay, in source order, without row_id, some at a time."""
+        with self.tree.reading(table.file):
+            self.db.execute(table.before)
+            self.db.execute(table.query())
+            last = 0
+            while rows := self.db.fetchmany(ROWS_AT_ONCE):
+                places = [row[-1] for row in rows]
+                if places[0] < last or places != sorted(places):
+                    raise RuntimeError(f"DuckDB gave the rows of {table.name} out of order")
+                last = places[-1]
+                yield [row[:-1] for row in rows]
+
+    def _hold_people(self) -> None:
+        for file, table in PEOPLE:
+            with self.tree.reading(file):
+                self.db.execute(f"CREATE OR REPLACE TABLE {table} AS FROM {file}")
