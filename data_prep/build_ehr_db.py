@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 
 from rich.console import Console
@@ -18,38 +19,48 @@ from rich.console import Console
 from data_prep.atomic import atomic_output
 from data_prep.ehr_cohort import BuildOptions
 from data_prep.ehr_cost import fill_cost
+from data_prep.ehr_explain import count_rules, print_rules
 from data_prep.ehr_progress import BuildProgress
 from data_prep.ehr_source import EhrSource
 from data_prep.ehr_tables import AFTER_COST, BEFORE_COST, Table
+from data_prep.ehr_verify import compare_answers, print_comparisons
 from data_prep.errors import InputError
 from data_prep.mimic_csv import MimicTree
+from data_prep.schema_prompt import full_schema
 
 SCHEMA = Path(__file__).with_name("ehr_schema.sql")
 MEMORY_LIMIT = "2GB"
 
 
 def build(
-    data_dir: Path, out_path: Path, options: BuildOptions, memory_limit: str = MEMORY_LIMIT, quiet: bool = True
+    data_dir: Path,
+    out_path: Path,
+    options: BuildOptions,
+    memory_limit: str = MEMORY_LIMIT,
+    explain: bool = False,
+    console: Console | None = None,
 ) -> dict[str, int]:
     """Write the database of the MIMIC-IV tree ``data_dir`` to ``out_path``, whole or not at all.
 
-    Rows stream through; what DuckDB holds is bounded by ``memory_limit``. Unless ``quiet``, progress is shown. Returns
-    the number of rows of each table. Raises ``InputError`` for a missing or damaged tree, or where nothing can be
-    written.
+    Rows stream through; what DuckDB holds is bounded by ``memory_limit``. ``console`` gets the progress and, with
+    ``explain``, what each rule keeps. Returns the number of rows of each table. Raises ``InputError`` for a missing or
+    damaged tree, or where nothing can be written.
     """
     tree = MimicTree(data_dir)
     counts = {}
     with (
         atomic_output(out_path) as partial,
         EhrSource(tree, options, memory_limit, partial.with_name(f"{partial.name}.spill")) as source,
-        BuildProgress(Console(quiet=quiet)) as progress,
+        BuildProgress(console or Console(quiet=True)) as progress,
         closing(sqlite3.connect(partial, isolation_level=None)) as db,
     ):
 
         def fill(table: Table) -> None:
-            with progress.table(table.name, tree.size(table.file)):
-                counts[table.name] = _fill(db, table.name, source.rows(table))
+            progress.begin(table.name, tree.size(table.file))
+            counts[table.name] = _fill(db, table.name, source.rows(table))
             progress.console.print(f"{table.name:20}{counts[table.name]:>12,} rows")
+            if explain:
+                print_rules(progress.console, table, count_rules(source, table))
 
         try:
             # The file is new and not yet in its place: if anything fails, it is removed.
@@ -111,16 +122,34 @@ def main(argv: list[str] | None = None) -> None:
     add("--current_time", help="'now' in the database, as '2100-12-31 23:59:00'")
     add("--start_year", type=int, help="first year of admissions")
     add("--time_span", type=int, help="further years in which first admissions lie, later ones more often")
+    add("--explain", action="store_true", help="show what each rule keeps and drops; reads the files twice")
+    add("--schema", action="store_true", help="print the schema with sample values, as prompts hold it")
+    add(
+        "--verify",
+        nargs=2,
+        type=Path,
+        action="append",
+        default=[],
+        metavar=("LABELS", "ANSWERS"),
+        help="execute the gold queries of LABELS (label.json) and compare with the published ANSWERS (answer.json); "
+        "may be given for each split",
+    )
     add("--memory_limit", default=MEMORY_LIMIT, help="most memory for reading; what needs more goes to OUT_DIR")
-    args = vars(parser.parse_args(argv))
-    data_dir, out_dir, db_name, memory_limit = (args.pop(n) for n in ("data_dir", "out_dir", "db_name", "memory_limit"))
-    if not db_name or Path(db_name).name != db_name:
-        raise InputError(f"db_name is {db_name!r}; give a plain file name")
-    out_path = out_dir / f"{db_name}.sqlite"
+    args = parser.parse_args(argv)
+    if not args.db_name or Path(args.db_name).name != args.db_name:
+        raise InputError(f"db_name is {args.db_name!r}; give a plain file name")
+    options = BuildOptions(**{field.name: getattr(args, field.name) for field in fields(BuildOptions)})
+    out_path = args.out_dir / f"{args.db_name}.sqlite"
+    console = Console(soft_wrap=True)
     start = time.perf_counter()
-    counts = build(data_dir, out_path, BuildOptions(**args), memory_limit, quiet=False)
+    counts = build(args.data_dir, out_path, options, args.memory_limit, args.explain, console)
     seconds = time.perf_counter() - start
     print(f"{out_path}: {len(counts)} tables, {sum(counts.values()):,} rows, {seconds:.1f} s")
+    if args.schema:
+        print(full_schema(out_path))
+    if args.verify:
+        compared = {labels.resolve().parent.name: compare_answers(out_path, labels, a) for labels, a in args.verify}
+        print_comparisons(console, compared)
 
 
 if __name__ == "__main__":

@@ -90,9 +90,10 @@ ADMISSIONS = Table(
         stored(insurance), stored(language), stored(marital_status), age""",
 )
 
+
 def dictionary_of_icd(name: str, without: tuple[str, ...] = ()) -> Table:
-    """Of rows with one code the first is kept, then of rows with one title."""
-    unambiguous = " AND ".join(["true", *(f"long_title <> '{title}'" for title in without)])
+    """Of rows with one code the first is kept, then of rows with one title. ``without``: titles to leave out."""
+    unambiguous = f"long_title NOT IN {without}" if without else "true"
     return Table(
         name,
         file=name,
@@ -112,7 +113,7 @@ def dictionary_of_icd(name: str, without: tuple[str, ...] = ()) -> Table:
         sort=True,
         rules={
             "code, version and title are given": "complete",
-            "the title is no procedure's": "unambiguous",
+            "the title is not left out": "unambiguous",
             "no row before has the code": "new_code",
             "no row before has the title": "new_title",
         },

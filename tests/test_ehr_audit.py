@@ -1,0 +1,123 @@
+"""What a user audits a database with: verified answers, rules explained, the schema as prompts hold it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from ehr_trees import IN_2100, tree
+
+from data_prep.build_ehr_db import build, main
+from data_prep.ehr_cohort import BuildOptions
+from data_prep.ehr_explain import count_rules
+from data_prep.ehr_source import EhrSource
+from data_prep.ehr_tables import ADMISSIONS, AFTER_COST, BEFORE_COST, LABEVENTS, Table
+from data_prep.ehr_verify import compare_answers
+from data_prep.errors import InputError
+from data_prep.mimic_csv import MimicTree
+from data_prep.schema_prompt import full_schema
+
+SPLIT_RATES = {"train": (4674, 98), "valid": (931, 13)}  # answerable questions, answers that differ
+
+
+@pytest.mark.parametrize("split", SPLIT_RATES)
+def test_published_answers_of_the_shared_task(shared_data, split):
+    folder = shared_data / "ehrsql2024"
+    compared = compare_answers(
+        folder / "mimic_iv.sqlite", folder / split / "label.json", folder / split / "answer.json"
+    )
+    assert (len(compared), sum(not one.equal for one in compared)) == SPLIT_RATES[split]
+
+
+@pytest.fixture
+def db(tmp_path) -> Path:
+    build(tree(tmp_path / "tree"), tmp_path / "db.sqlite", BuildOptions(**IN_2100))
+    return tmp_path / "db.sqlite"
+
+
+def write(folder: Path, labels: dict, answers: dict) -> tuple[Path, Path]:
+    folder.mkdir(exist_ok=True)
+    for name, content in (("label", labels), ("answer", answers)):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder / "label.json", folder / "answer.json"
+
+
+def test_answers_are_compared_as_the_grader_does_and_unanswerable_questions_left_out(db, tmp_path):
+    labels = {
+        "same": "SELECT valuenum FROM labevents",
+        "rows in another order": "SELECT subject_id FROM admissions ORDER BY hadm_id",
+        "other": "SELECT count(*) FROM patients JOIN admissions USING (subject_id)",
+        "broken": "SELECT absent FROM patients",
+        "unanswerable": "null",
+    }
+    answers = {"same": "[[1.5]]", "rows in another order": "[['2'], ['1']]", "other": "[[9]]", "broken": "[[1]]"}
+    compared = compare_answers(db, *write(tmp_path / "s", labels, answers | {"unanswerable": "null"}))
+    assert {one.id: one.equal for one in compared} == {
+        "same": True,
+        "rows in another order": True,
+        "other": False,
+        "broken": False,
+    }
+    assert compared[2].tables == {"patients", "admissions"}
+    assert compared[3].here.startswith("error: no such column")
+
+
+@pytest.mark.parametrize(
+    ("labels", "answers", "words"),
+    [
+        ({"a": "SELECT 1"}, {}, "lacks 1 of the answers"),
+        ({"a": "SELECT 1"}, {"a": "[[1"}, "answer to a is no list"),
+        ({"a": "SELECT 1"}, [], "answer.json"),
+        ({"a": "null"}, {"a": "null"}, "no gold query"),
+    ],
+)
+def test_files_that_do_not_fit(db, tmp_path, labels, answers, words):
+    with pytest.raises(InputError, match=words):
+        compare_answers(db, *write(tmp_path / "s", labels, answers))
+
+
+def counts(folder: Path, table: Table, options: dict = IN_2100) -> dict[str, int]:
+    """Rows that each rule drops, the rules that drop none left out."""
+    with EhrSource(MimicTree(folder), BuildOptions(**options), "1GB", folder / "spill") as source:
+        for before in (*BEFORE_COST, *AFTER_COST):
+            source.db.execute(before.before)
+        left = count_rules(source, table)
+    dropped = {rule: a - b for rule, a, b in zip(table.rules, left, left[1:], strict=False)}
+    return {rule: number for rule, number in dropped.items() if number}
+
+
+def test_each_dropped_row_is_counted_at_the_first_rule_that_drops_it(tmp_path):
+    time = "2150-03-02 11:00:00"
+    rows = [
+        f"1,11,50,{time},1,u",
+        f"9,91,50,{time},1,u",  # no such patient
+        f"2,11,50,{time},1,u",  # another patient's admission
+        f"1,12,50,{time},,u",  # of an admission after the current time
+        f"1,11,50,{time},,u",
+        f"1,11,99,{time},1,u",
+        "1,11,50,,1,u",
+        "1,11,50,2149-12-01 00:00:00,1,u",
+    ]
+    assert counts(tree(tmp_path / "tree", labevents=rows), LABEVENTS) == {
+        "the patient stands in hosp/patients": 1,
+        "the admission is the patient's and of the cohort": 2,
+        "valuenum is given": 1,
+        "it is in d_labitems": 1,
+        "it starts by the current time": 1,
+        "it starts in the start year or later": 1,
+    }
+
+
+def test_patients_without_icu_stay_are_counted(tmp_path):
+    options = {"sample_icu_patient_only": True}
+    dropped = counts(tree(tmp_path / "tree"), ADMISSIONS, options)
+    assert dropped == {"with --sample_icu_patient_only, the patient has an ICU stay": 1}
+
+
+def test_explain_ends_at_the_rows_of_the_database_and_schema_is_the_prompts_own(tmp_path, capsys):
+    options = ["--data_dir", str(tree(tmp_path / "tree")), "--out_dir", str(tmp_path)]
+    labels, answers = write(tmp_path / "dev", {"a": "SELECT 1 FROM patients"}, {"a": "[[2]]"})
+    main([*options, "--explain", "--schema", "--verify", str(labels), str(answers)])
+    printed = capsys.readouterr().out
+    assert all(f"\n{table.name}: " in printed for table in (*BEFORE_COST[1:], *AFTER_COST))
+    assert full_schema(tmp_path / "mimic_iv.sqlite") in printed
+    assert "0.0% of 1" in printed and 'dev a (patients): [["1.0"], ["1.0"]], published [["2.0"]]' in printed
