@@ -16,8 +16,8 @@ ROWS_AT_ONCE = 20_000
 PEOPLE = (("patients", "person"), ("admissions", "visit"), ("icustays", "stay"))
 
 # Rows must stay in source order, and tables that are looked up must be the side of a join that is held in memory:
-# so no join may be turned around.
-SETTINGS = "SET disabled_optimizers = 'join_order,build_side_probe_side'; SET enable_progress_bar = false"
+# so no join may be turned around, and no IN (constants) become one.
+SETTINGS = "SET disabled_optimizers = 'join_order,build_side_probe_side,in_clause'; SET enable_progress_bar = false"
 
 
 class EhrSource:

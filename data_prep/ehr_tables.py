@@ -27,10 +27,10 @@ AMBIGUOUS_TITLES = (
 VITAL_SIGNS = (223762, 220277, 220045, 220210, 220050, 220051, 220052, 224639, 226730)
 
 MACROS = f"""
-    CREATE MACRO stored(cell) AS CASE WHEN cell NOT IN {NULL_TEXT} THEN cell END;
+    CREATE MACRO stored(cell) AS CASE WHEN clean(cell) NOT IN {NULL_TEXT} THEN clean(cell) END;
     CREATE MACRO written(moment) AS strftime(moment, '%Y-%m-%d %H:%M:%S');
-    CREATE MACRO icd(version, code) AS 'icd' || version || '|' || code;
-    CREATE MACRO at_home(name, place) AS name NOT IN (SELECT label FROM label_home WHERE home <> place);
+    CREATE MACRO icd(version, code) AS 'icd' || version || '|' || clean(code);
+    CREATE MACRO at_home(name, place) AS clean(name) NOT IN (SELECT label FROM label_home WHERE home <> place);
 """
 
 
@@ -93,21 +93,21 @@ ADMISSIONS = Table(
 
 def dictionary_of_icd(name: str, without: tuple[str, ...] = ()) -> Table:
     """Of rows with one code the first is kept, then of rows with one title. ``without``: titles to leave out."""
-    unambiguous = f"long_title NOT IN {without}" if without else "true"
+    unambiguous = f"title NOT IN {without}" if without else "true"
     return Table(
         name,
         file=name,
         before=f"""
             CREATE TABLE {name}_all AS
             WITH titles AS (
-                SELECT file_row, icd(icd_version, icd_code) AS code, long_title,
-                    code IS NOT NULL AND long_title IS NOT NULL AS complete, {unambiguous} AS unambiguous
+                SELECT file_row, icd(icd_version, icd_code) AS code, clean(long_title) AS title,
+                    code IS NOT NULL AND title IS NOT NULL AS complete, {unambiguous} AS unambiguous
                 FROM {name}),
             codes AS (
                 SELECT *, file_row = min(file_row) FILTER (WHERE complete AND unambiguous) OVER (PARTITION BY code)
                     AS new_code
                 FROM titles)
-            SELECT *, file_row = min(file_row) FILTER (WHERE new_code) OVER (PARTITION BY long_title) AS new_title
+            SELECT *, file_row = min(file_row) FILTER (WHERE new_code) OVER (PARTITION BY title) AS new_title
             FROM codes""",
         rows=f"{name}_all AS e",
         sort=True,
@@ -117,7 +117,7 @@ def dictionary_of_icd(name: str, without: tuple[str, ...] = ()) -> Table:
             "no row before has the code": "new_code",
             "no row before has the title": "new_title",
         },
-        columns="code, stored(long_title)",
+        columns="code, stored(title)",
     )
 
 
@@ -146,7 +146,7 @@ D_ITEMS = Table(
     rules={
         "label is given": "label IS NOT NULL",
         "linksto is inputevents, outputevents or chartevents": (
-            "linksto IN ('inputevents', 'outputevents', 'chartevents')"
+            "clean(linksto) IN ('inputevents', 'outputevents', 'chartevents')"
         ),
         "the label is not at home in another table": "at_home(label, 'inputevents')",
     },
@@ -219,9 +219,9 @@ LABEVENTS = Table(
         number(e.valuenum, e.file_row, 'valuenum'), stored(e.valueuom)""",
 )
 
+DOSE = "replace(clean(e.dose_val_rx), ',', '')"
 DOSE_RULES = not_null("starttime", "stoptime", "drug", "dose_val_rx", "dose_unit_rx", "route") | {
-    "the dose is a whole number": "regexp_full_match(replace(e.dose_val_rx, ',', ''), '[0-9]+')",
-    "the drug is not at home in another table": "at_home(e.drug, 'prescriptions')",
+    "the dose is a whole number": f"regexp_full_match({DOSE}, '[0-9]+')"
 }
 
 PRESCRIPTIONS = Table(
@@ -230,20 +230,25 @@ PRESCRIPTIONS = Table(
     # Counted over all patients; of equal counts the unit that is seen first.
     before=f"""
         CREATE TABLE drug_unit AS
-        SELECT drug, arg_max(dose_unit_rx, (rows, -first_row)) AS unit
-        FROM (
-            SELECT drug, dose_unit_rx, count(*) AS rows, min(file_row) AS first_row
-            FROM prescriptions AS e WHERE {" AND ".join(DOSE_RULES.values())} GROUP BY ALL)
-        GROUP BY drug""",
-    rows=f"prescriptions AS e {OF_COHORT} LEFT JOIN drug_unit AS u ON u.drug = e.drug",
+        WITH cells AS (
+            SELECT drug, dose_unit_rx, count(*) AS doses, min(file_row) AS first_row
+            FROM prescriptions AS e WHERE {" AND ".join(DOSE_RULES.values())} GROUP BY ALL),
+        cleaned AS (
+            SELECT clean(drug) AS drug, clean(dose_unit_rx) AS unit, sum(doses) AS doses, min(first_row) AS first_row
+            FROM cells GROUP BY ALL)
+        SELECT drug, arg_max(unit, (doses, -first_row)) AS unit FROM cleaned GROUP BY drug""",
+    rows=f"prescriptions AS e {OF_COHORT} LEFT JOIN drug_unit AS u ON u.drug = clean(e.drug)",
     rules=OF_COHORT_RULES
     | DOSE_RULES
-    | {"the unit is the drug's most frequent one": "e.dose_unit_rx = u.unit"}
+    | {
+        "the drug is not at home in another table": "at_home(e.drug, 'prescriptions')",
+        "the unit is the drug's most frequent one": "clean(e.dose_unit_rx) = u.unit",
+    }
     | in_time("e.starttime"),
     # EHRSQL-2024 has the text "100.0" for a dose.
-    columns="""
+    columns=f"""
         e.subject_id, e.hadm_id, written(moved(e.starttime, c.days)), written(moved(e.stoptime, c.days)),
-        stored(e.drug), CAST(replace(e.dose_val_rx, ',', '') AS DOUBLE), stored(e.dose_unit_rx), stored(e.route)""",
+        stored(e.drug), CAST({DOSE} AS DOUBLE), stored(e.dose_unit_rx), stored(e.route)""",
 )
 
 CHARTEVENTS = Table(
@@ -266,7 +271,7 @@ INPUTEVENTS = Table(
     rows=f"inputevents AS e {OF_COHORT}",
     rules=OF_COHORT_RULES
     | not_null("stay_id", "totalamount")
-    | {"the amount is in ml": "e.totalamountuom = 'ml'"}
+    | {"the amount is in ml": "clean(e.totalamountuom) = 'ml'"}
     | listed("e.itemid", D_ITEMS, "itemid")
     | in_time("e.starttime"),
     columns="""
@@ -280,7 +285,7 @@ OUTPUTEVENTS = Table(
     rows=f"outputevents AS e {OF_COHORT}",
     rules=OF_COHORT_RULES
     | not_null("stay_id", "value")
-    | {"the amount is in ml": "e.valueuom = 'ml'"}
+    | {"the amount is in ml": "clean(e.valueuom) = 'ml'"}
     | listed("e.itemid", D_ITEMS, "itemid")
     | in_time("e.charttime"),
     columns="""
