@@ -4,13 +4,13 @@ Both draw random numbers; the order of the draws decides which database comes ou
 """
 
 import random
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 import duckdb
 import numpy as np
-import pyarrow as pa
 
 from data_prep.errors import InputError
 
@@ -117,42 +117,41 @@ def _draw_offsets(
 
     Without time shift nothing is drawn and there are no offsets.
     """
-    subjects = db.sql(f"""
-        SELECT subject_id, year(min(admittime)) AS year
-        FROM visit WHERE {drawable} GROUP BY subject_id ORDER BY min(file_row)""").to_arrow_table()
-    target = subjects["year"]
+    rows = db.execute(f"""
+        SELECT subject_id, year(min(admittime))
+        FROM visit WHERE {drawable} GROUP BY subject_id ORDER BY min(file_row)""").fetchall()
+    subjects, first_years = zip(*rows, strict=True) if rows else ((), ())
+    target = first_years
     if options.timeshift:
         weights = np.arange(1, options.time_span + 2)
         years = options.start_year + np.arange(options.time_span + 1)
-        target = pa.array(rng.choice(years, size=len(subjects), p=weights / weights.sum()))  # by first appearance
-    _make_table(db, "target", subjects.append_column("target", target))
-    db.execute("CREATE TABLE shift AS SELECT subject_id, CAST(365 * (target - year) AS INT) AS days FROM target")
+        target = rng.choice(years, size=len(rows), p=weights / weights.sum()).tolist()  # by first appearance
+    make_table(db, "target", subject_id=subjects, first_year=first_years, year=target)
+    db.execute("CREATE TABLE shift AS SELECT subject_id, CAST(365 * (year - first_year) AS INT) AS days FROM target")
 
 
 def _make_birthdays(db: duckdb.DuckDBPyConnection) -> None:
-    years = db.sql("SELECT DISTINCT anchor_year - anchor_age AS year FROM person").to_arrow_table()
-    dob = pa.array([birth_date(year) for year in years["year"].to_pylist()], pa.timestamp("us"))
-    _make_table(db, "birthday", years.append_column("dob", dob))
+    years = [year for (year,) in db.execute("SELECT DISTINCT anchor_year - anchor_age FROM person").fetchall()]
+    make_table(db, "birthday", year=years, dob=[birth_date(year) for year in years])
 
 
 def _draw_patients(db: duckdb.DuckDBPyConnection, condition: str, number: int, rng: np.random.Generator) -> None:
     """Add ``number`` subjects to ``chosen``, from those with such an admission that it lacks; all if too few."""
-    query = f"""
+    rows = db.execute(f"""
         SELECT subject_id FROM admission
         WHERE drawable AND moved(admittime, days) IS NOT NULL AND {condition}
             AND subject_id NOT IN (SELECT subject_id FROM chosen)
-        GROUP BY subject_id ORDER BY min(file_row)"""
-    subjects = db.sql(query).to_arrow_table()["subject_id"].to_numpy()
+        GROUP BY subject_id ORDER BY min(file_row)""").fetchall()
+    subjects = np.array([subject for (subject,) in rows], dtype=np.int64)
     with suppress(ValueError):  # more than there are: the generator stays where NumPy leaves it
         subjects = rng.choice(subjects, number, replace=False)
-    _make_table(db, "drawn", pa.table({"subject_id": subjects}))
-    db.execute("INSERT INTO chosen FROM drawn; DROP TABLE drawn")
+    db.execute("INSERT INTO chosen SELECT unnest($1)", [subjects.tolist()])
 
 
-def _make_table(db: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
-    db.register("rows", rows)
-    db.execute(f"CREATE TABLE {name} AS FROM rows")
-    db.unregister("rows")
+def make_table(db: duckdb.DuckDBPyConnection, name: str, **columns: Sequence) -> None:
+    """A table from columns of equal length."""
+    values = ", ".join(f"unnest(${number}) AS {column}" for number, column in enumerate(columns, 1))
+    db.execute(f"CREATE TABLE {name} AS SELECT {values}", list(map(list, columns.values())))
 
 
 def check_people(db: duckdb.DuckDBPyConnection) -> None:

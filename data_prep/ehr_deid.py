@@ -2,8 +2,8 @@
 
 import duckdb
 import numpy as np
-import pyarrow as pa
 
+from data_prep.ehr_cohort import make_table
 from data_prep.mimic_csv import COLUMNS, MimicTree
 
 # Each id and the file that lists all of them, in the order of the draws.
@@ -18,11 +18,9 @@ def renumber(db: duckdb.DuckDBPyConnection, tree: MimicTree) -> None:
     rng = np.random.default_rng(0)
     for column, file in IDS.items():
         with tree.reading(file):
-            ids = f"SELECT DISTINCT {column} AS old FROM {file} WHERE {column} IS NOT NULL ORDER BY {column}"
-            old = db.sql(ids).to_arrow_table()
-        db.register("ids", old.append_column("new", pa.array(1 + rng.permutation(len(old)))))
-        db.execute(f"CREATE TABLE new_{column} AS FROM ids")
-        db.unregister("ids")
+            ids = f"SELECT DISTINCT {column} FROM {file} WHERE {column} IS NOT NULL ORDER BY {column}"
+            old = [id for (id,) in db.execute(ids).fetchall()]
+        make_table(db, f"new_{column}", old=old, new=(1 + rng.permutation(len(old))).tolist())
     for table, columns in COLUMNS.items():
         view = table.split("/")[1]
         replaced = [column for column in IDS if column in columns.split()]
