@@ -77,11 +77,9 @@ def main(argv: list[str] | None = None) -> None:
                     f"{rows / cost.seconds:,.0f} rows/s"
                 )
             ours, pandas = costs["ours"], costs["pandas"]
-            print(
-                f"  pandas / ours: {pandas.seconds / ours.seconds:.1f} by the clock, "
-                f"{pandas.cpu_seconds / ours.cpu_seconds:.1f} by CPU time, {pandas.peak_mb / ours.peak_mb:.1f} in memory",
-                flush=True,
-            )
+            clock, cpu = pandas.seconds / ours.seconds, pandas.cpu_seconds / ours.cpu_seconds
+            memory = pandas.peak_mb / ours.peak_mb
+            print(f"  pandas / ours: {clock:.1f} by the clock, {cpu:.1f} by CPU time, {memory:.1f} in memory")
     for (events, before), (more_events, after) in zip(measured, measured[1:], strict=False):
         for name in before:
             exponent = math.log(after[name].seconds / before[name].seconds) / math.log(more_events / events)

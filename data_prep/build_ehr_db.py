@@ -22,7 +22,7 @@ from data_prep.ehr_cost import fill_cost
 from data_prep.ehr_explain import count_rules, print_rules
 from data_prep.ehr_progress import BuildProgress
 from data_prep.ehr_source import EhrSource
-from data_prep.ehr_tables import AFTER_COST, BEFORE_COST, Table
+from data_prep.ehr_tables import PRESCRIPTIONS
 from data_prep.ehr_verify import compare_answers, print_comparisons
 from data_prep.errors import InputError
 from data_prep.mimic_csv import MimicTree
@@ -51,28 +51,21 @@ def build(
     with (
         atomic_output(out_path) as partial,
         EhrSource(tree, options, memory_limit, partial.with_name(f"{partial.name}.spill")) as source,
-        BuildProgress(console or Console(quiet=True)) as progress,
+        BuildProgress(console or Console(quiet=True), tree.bytes_to_read()) as progress,
         closing(sqlite3.connect(partial, isolation_level=None)) as db,
     ):
-
-        def fill(table: Table) -> None:
-            progress.begin(table.name, tree.size(table.file))
-            counts[table.name] = _fill(db, table.name, source.rows(table))
-            progress.console.print(f"{table.name:20}{counts[table.name]:>12,} rows")
-            if explain:
-                print_rules(progress.console, table, count_rules(source, table))
-
         try:
             # The file is new and not yet in its place: if anything fails, it is removed.
             db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE;")
             db.executescript(SCHEMA.read_text("utf-8"))
             db.execute("BEGIN")
-            for table in BEFORE_COST:
-                fill(table)
-            counts["cost"] = fill_cost(db, source.rng)
-            progress.console.print(f"{'cost':20}{counts['cost']:>12,} rows")
-            for table in AFTER_COST:
-                fill(table)
+            for table, parts in source.stream():
+                counts[table.name] = _fill(db, table.name, parts, progress)
+                if explain:
+                    print_rules(progress.console, table, count_rules(source, table))
+                if table is PRESCRIPTIONS:  # the last that costs something
+                    counts["cost"] = fill_cost(db, source.rng)
+                    progress.done("cost", counts["cost"])
             db.execute("COMMIT")
         except sqlite3.IntegrityError as error:
             raise InputError(f"cannot fill the database: {error}; complete or remove such rows") from error
@@ -81,13 +74,15 @@ def build(
     return counts
 
 
-def _fill(db: sqlite3.Connection, table: str, parts: Iterable[list[tuple]]) -> int:
+def _fill(db: sqlite3.Connection, table: str, parts: Iterable[list[tuple]], progress: BuildProgress) -> int:
     """Insert the rows with row_id 0, 1, ...; return their number."""
     count = 0
     marks = ", ".join("?" * len(db.execute(f"PRAGMA table_info({table})").fetchall()))
     for rows in parts:
         db.executemany(f"INSERT INTO {table} VALUES ({marks})", ((n, *row) for n, row in enumerate(rows, count)))
         count += len(rows)
+        progress.filling(table, count)
+    progress.done(table, count)
     return count
 
 

@@ -1,4 +1,6 @@
-"""The progress bar of a build: a table at a time, with the bytes of its file read so far, their rate and time left."""
+"""The progress of a build: bytes of the files read so far, their rate, the time left, and the table being filled."""
+
+import time
 
 import psutil
 from rich.console import Console
@@ -6,25 +8,27 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 
 class BuildProgress(Progress):
-    """DuckDB tells of no bytes; but one file is read at a time, so what this process has read is that file's.
+    """DuckDB tells of no bytes, so whenever the bar is drawn the system is asked what this process has read."""
 
-    Asked for whenever the bar is drawn.
-    """
-
-    def __init__(self, console: Console):
+    def __init__(self, console: Console, total_bytes: int):
         columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
         self._process = psutil.Process()
-        self._start = 0
-        super().__init__(TextColumn("{task.description:20}"), *columns, console=console, transient=True)
-        self._bar = self.add_task("", total=None)
-
-    def begin(self, table: str, size: int) -> None:
-        """Show the reading of ``table``, ``size`` bytes, from its start."""
         self._start = self._process.io_counters().read_chars
-        self.reset(self._bar, description=table, total=size)
+        self._table_start = time.perf_counter()
+        super().__init__(TextColumn("{task.description}"), *columns, console=console, transient=True)
+        self._bar = self.add_task("reading", total=total_bytes)
+
+    def filling(self, table: str, rows: int) -> None:
+        self.update(self._bar, description=f"{table} {rows:,} rows")
+
+    def done(self, table: str, rows: int) -> None:
+        """Print a line with the number of rows and, of those written since the line before, the rate."""
+        now = time.perf_counter()
+        rate = rows / max(now - self._table_start, 1e-3)
+        self._table_start = now
+        self.console.print(f"{table:20}{rows:>12,} rows {rate:>12,.0f} rows/s")
 
     def get_renderables(self):
         for task in self.tasks:
-            read = self._process.io_counters().read_chars - self._start
-            self.update(task.id, completed=min(read, task.total or 0))
+            self.update(task.id, completed=min(self._process.io_counters().read_chars - self._start, task.total))
         return super().get_renderables()

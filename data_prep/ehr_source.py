@@ -1,6 +1,9 @@
 """A MIMIC-IV tree opened in DuckDB: the cohort drawn, each table's rows as a stream."""
 
+import os
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -8,11 +11,12 @@ import numpy as np
 
 from data_prep.ehr_cohort import BuildOptions, check_people, make_cohort
 from data_prep.ehr_deid import renumber
-from data_prep.ehr_tables import LABEL_HOME, MACROS, Table
+from data_prep.ehr_tables import LABEL_HOME, MACROS, TABLES, Table
 from data_prep.errors import InputError
 from data_prep.mimic_csv import MimicTree
 
 ROWS_AT_ONCE = 20_000
+SCANS = min(os.cpu_count(), 4)  # files at once: a scan that keeps the order runs on little more than one core
 PEOPLE = (("patients", "person"), ("admissions", "visit"), ("icustays", "stay"))
 
 # Rows must stay in source order, and tables that are looked up must be the side of a join that is held in memory:
@@ -47,6 +51,10 @@ class EhrSource:
         self.db.execute("CREATE TABLE label_home (label VARCHAR, home VARCHAR)")
         self.db.executemany("INSERT INTO label_home VALUES (?, ?)", list(LABEL_HOME.items()))
         self.db.execute(MACROS)
+        for table in TABLES:
+            if table.sort and table.before:
+                with tree.reading(table.file):
+                    self.db.execute(table.before)
 
     def __enter__(self) -> "EhrSource":
         return self
@@ -54,18 +62,43 @@ class EhrSource:
     def __exit__(self, *_) -> None:
         self.db.close()
 
-    def rows(self, table: Table) -> Iterator[list[tuple]]:
-        """The rows of ``table`` that stay, in source order, without row_id, some at a time."""
+    def stream(self) -> Iterator[tuple[Table, Iterator[list[tuple]]]]:
+        """Each of ``TABLES`` and, some at a time, its rows that stay, in source order and without row_id.
+
+        While one table's rows are taken, the scans of the next ones go on until they have their first rows.
+        """
+        waiting = deque((table, self.db.cursor()) for table in TABLES)
+        begun = deque()
+        cursors = [cursor for _, cursor in waiting]
+        with ThreadPoolExecutor(SCANS) as pool:
+            try:
+                while waiting or begun:
+                    while waiting and len(begun) < SCANS:
+                        table, cursor = waiting.popleft()
+                        begun.append((table, cursor, pool.submit(self._begin, table, cursor)))
+                    table, cursor, first_rows = begun.popleft()
+                    yield table, self._rows(table, cursor, first_rows.result())
+            finally:
+                for cursor in cursors:
+                    cursor.interrupt()
+
+    def _begin(self, table: Table, cursor: duckdb.DuckDBPyConnection) -> list[tuple]:
         with self.tree.reading(table.file):
-            self.db.execute(table.before)
-            self.db.execute(table.query())
-            last = 0
-            while rows := self.db.fetchmany(ROWS_AT_ONCE):
-                places = [row[-1] for row in rows]
-                if places[0] < last or places != sorted(places):
-                    raise RuntimeError(f"DuckDB gave the rows of {table.name} out of order")
-                last = places[-1]
-                yield [row[:-1] for row in rows]
+            if not table.sort:
+                cursor.execute(table.before)
+            cursor.execute(table.query())
+            return cursor.fetchmany(ROWS_AT_ONCE)
+
+    def _rows(self, table: Table, cursor: duckdb.DuckDBPyConnection, rows: list[tuple]) -> Iterator[list[tuple]]:
+        last = 0
+        while rows:
+            places = [row[-1] for row in rows]
+            if places[0] < last or places != sorted(places):
+                raise RuntimeError(f"DuckDB gave the rows of {table.name} out of order")
+            last = places[-1]
+            yield [row[:-1] for row in rows]
+            with self.tree.reading(table.file):
+                rows = cursor.fetchmany(ROWS_AT_ONCE)
 
     def _hold_people(self) -> None:
         for file, table in PEOPLE:

@@ -40,7 +40,7 @@ class Table:
     ``rules`` hold (their names -> conditions); ``columns`` are those of the schema without row_id.
 
     ``file`` is the file that is read; ``before`` makes what the query looks up, and may read the file too. Rows come
-    from the file as a stream, in its order; with ``sort`` they come from a table that has none.
+    from the file as a stream, in its order; with ``sort`` they come from a small table that has none.
     """
 
     name: str
@@ -325,8 +325,8 @@ TRANSFERS = Table(
         written(moved(e.intime, c.days)), written(moved(e.outtime, c.days))""",
 )
 
-BEFORE_COST = (
+TABLES = (
     *(PATIENTS, ADMISSIONS, D_ICD_DIAGNOSES, D_ICD_PROCEDURES, D_LABITEMS, D_ITEMS),
     *(DIAGNOSES_ICD, PROCEDURES_ICD, LABEVENTS, PRESCRIPTIONS),
+    *(CHARTEVENTS, INPUTEVENTS, OUTPUTEVENTS, MICROBIOLOGYEVENTS, ICUSTAYS, TRANSFERS),
 )
-AFTER_COST = (CHARTEVENTS, INPUTEVENTS, OUTPUTEVENTS, MICROBIOLOGYEVENTS, ICUSTAYS, TRANSFERS)

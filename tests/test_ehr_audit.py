@@ -10,7 +10,7 @@ from data_prep.build_ehr_db import build, main
 from data_prep.ehr_cohort import BuildOptions
 from data_prep.ehr_explain import count_rules
 from data_prep.ehr_source import EhrSource
-from data_prep.ehr_tables import ADMISSIONS, AFTER_COST, BEFORE_COST, LABEVENTS, Table
+from data_prep.ehr_tables import ADMISSIONS, LABEVENTS, TABLES, Table
 from data_prep.ehr_verify import compare_answers
 from data_prep.errors import InputError
 from data_prep.mimic_csv import MimicTree
@@ -78,8 +78,6 @@ def test_files_that_do_not_fit(db, tmp_path, labels, answers, words):
 def counts(folder: Path, table: Table, options: dict = IN_2100) -> dict[str, int]:
     """Rows that each rule drops, the rules that drop none left out."""
     with EhrSource(MimicTree(folder), BuildOptions(**options), "1GB", folder / "spill") as source:
-        for before in (*BEFORE_COST, *AFTER_COST):
-            source.db.execute(before.before)
         left = count_rules(source, table)
     dropped = {rule: a - b for rule, a, b in zip(table.rules, left, left[1:], strict=False)}
     return {rule: number for rule, number in dropped.items() if number}
@@ -118,6 +116,6 @@ def test_explain_ends_at_the_rows_of_the_database_and_schema_is_the_prompts_own(
     labels, answers = write(tmp_path / "dev", {"a": "SELECT 1 FROM patients"}, {"a": "[[2]]"})
     main([*options, "--explain", "--schema", "--verify", str(labels), str(answers)])
     printed = capsys.readouterr().out
-    assert all(f"\n{table.name}: " in printed for table in (*BEFORE_COST[1:], *AFTER_COST))
+    assert all(f"\n{table.name}: " in printed for table in TABLES[1:])
     assert full_schema(tmp_path / "mimic_iv.sqlite") in printed
     assert "0.0% of 1" in printed and 'dev a (patients): [["1.0"], ["1.0"]], published [["2.0"]]' in printed
