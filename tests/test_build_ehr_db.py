@@ -4,6 +4,7 @@ import gzip
 import os
 import random
 import resource
+import signal
 import subprocess
 import sys
 from datetime import datetime, timedelta
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import REPO
 from ehr_trees import IN_2100, admission, dump, select, tree
 
 from data_prep.build_ehr_db import build, main
@@ -88,6 +90,41 @@ def test_source_order_is_kept_in_a_file_that_is_read_in_several_parts(query):
     rows = [f"1,11,7,2150-03-02 14:00:00,{item},{i},{'x' * 80}" for i, item in enumerate(items)]
     result = query("SELECT valuenum FROM chartevents ORDER BY row_id", chartevents=rows)
     assert result == [(float(i),) for i, item in enumerate(items) if item == 220045]
+
+
+def test_a_wrong_cell_far_into_a_file_is_named(tmp_path):
+    rows = [f"1,11,7,2150-03-02 14:00:00,220045,{i},bpm" for i in range(200_000)]
+    rows[150_000] = "1,11,7,2150-03-02 14:00:00,220045,eighty,bpm"
+    with pytest.raises(SystemExit, match="chartevents.csv: .*row 150,001, column valuenum: 'eighty' is not a number"):
+        build(tree(tmp_path / "tree", chartevents=rows), tmp_path / "db.sqlite", BuildOptions(**IN_2100))
+    assert [path.name for path in tmp_path.iterdir()] == ["tree"]
+
+
+def test_line_breaks_and_commas_in_quotes_and_text_beyond_ascii(query):
+    drugs = ['"Drug, \n ""two"" "', "\u00a0ÄSCULIN\u2003", "ΣΟΦΟΣ"]
+    times = "2150-03-02 12:00:00,2150-03-03 12:00:00"
+    rows = [f"1,11,{times},{drug},1,mg,PO" for drug in drugs]
+    assert query("SELECT drug FROM prescriptions ORDER BY row_id", prescriptions=rows) == [
+        ('drug, \n "two"',),
+        ("äsculin",),
+        ("σοφος",),
+    ]
+
+
+def test_columns_in_another_order_and_further_ones(tmp_path):
+    build(tree(tmp_path / "tree"), tmp_path / "a.sqlite", BuildOptions(**IN_2100))
+    for table in COLUMNS:
+        path = tmp_path / "tree" / f"{table}.csv"
+        lines = [line.split(",") for line in path.read_text().splitlines()]
+        path.write_text("".join(",".join([f"new{i or ''}", *reversed(line)]) + "\n" for i, line in enumerate(lines)))
+    build(tmp_path / "tree", tmp_path / "b.sqlite", BuildOptions(**IN_2100))
+    assert dump(tmp_path / "a.sqlite") == dump(tmp_path / "b.sqlite")
+
+
+def test_events_of_unknown_patients_and_of_others_admissions_are_dropped(query):
+    time = "2150-03-02 11:00:00"
+    rows = [f"9,11,50,{time},1,u", f"2,11,50,{time},2,u", f",11,50,{time},3,u", f"1,11,50,{time},4,u"]
+    assert query("SELECT valuenum FROM labevents", labevents=rows) == [(4.0,)]
 
 
 def test_numbers_are_parsed_as_by_the_pandas_of_the_shared_task():
@@ -332,6 +369,9 @@ def header_only(table: str):
         (edit("hosp/labevents", "1,11,", "one,11,"), ["labevents.csv", "subject_id", "one", "Line: 2"]),
         (edit("hosp/labevents", "2150-03-02", "2150-13-02"), ["labevents.csv", "charttime", "2150-13-02"]),
         (edit("hosp/labevents", "1.5,", ""), ["labevents.csv", "Number of Columns"]),
+        (edit("hosp/labevents", "2150-03-02", "12150-03-02"), ["labevents.csv", "row 1", "charttime", "12150"]),
+        (edit("hosp/admissions", "2150-03-01", "0000-03-01"), ["admissions.csv", "row 1", "admittime"]),
+        (edit("icu/d_items", "901,", "900,"), ["d_items.itemid"]),
         (edit("hosp/patients", "1,F,30,2150,2151-02-03\n2,M,40,2160,\n", ""), ["patients", "no rows"]),
         (header_only("hosp/admissions"), ["admissions", "no rows"]),
         (edit("hosp/patients", ",2150,", ",,"), ["patients", "anchor_year"]),
@@ -382,7 +422,7 @@ def test_full_disk_leaves_the_older_database_and_nothing_else(tmp_path):
         [sys.executable, "-m", "data_prep.build_ehr_db", "--data_dir", source, "--out_dir", out],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).resolve().parent.parent,
+        cwd=REPO,
         env=os.environ,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
     )
@@ -390,6 +430,33 @@ def test_full_disk_leaves_the_older_database_and_nothing_else(tmp_path):
     assert "cannot write" in result.stderr and "Traceback" not in result.stderr
     assert [path.name for path in out.iterdir()] == ["mimic_iv.sqlite"]
     assert (out / "mimic_iv.sqlite").read_text() == "older"
+
+
+@pytest.mark.parametrize("table", ["patients", "d_items", "labevents", "cost", "transfers"])
+def test_killed_in_any_phase_the_next_build_succeeds(tmp_path, table):
+    source, out = tree(tmp_path / "tree"), tmp_path / "out"
+    program = f"""
+import os, signal, sys
+from data_prep import build_ehr_db, ehr_progress
+def done(self, table, rows):
+    if table == {table!r}:
+        os.kill(os.getpid(), signal.SIGKILL)
+ehr_progress.BuildProgress.done = done
+build_ehr_db.main(sys.argv[1:])
+"""
+    arguments = ["--data_dir", source, "--out_dir", out]
+    killed = subprocess.run([sys.executable, "-c", program, *arguments], cwd=REPO, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert not [path for path in out.iterdir() if not path.name.startswith(".mimic_iv.sqlite.partial")]
+    main([*map(str, arguments)])
+    assert len(select(out / "mimic_iv.sqlite", "SELECT * FROM transfers")) == 1
+
+
+def test_too_little_memory_is_one_clear_line(tmp_path):
+    with pytest.raises(SystemExit, match="memory"):
+        build(tree(tmp_path / "tree"), tmp_path / "db.sqlite", BuildOptions(), memory_limit="1MB")
+    with pytest.raises(SystemExit, match="memory_limit is 'much'"):
+        build(tree(tmp_path / "tree"), tmp_path / "db.sqlite", BuildOptions(), memory_limit="much")
 
 
 def test_final_line_names_the_output(tmp_path, capsys):
