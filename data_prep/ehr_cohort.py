@@ -33,6 +33,8 @@ class BuildOptions:
     time_span: int | None = None  # years after start_year in which a first admission may lie
     cur_patient_ratio: float = 0.0
     sample_icu_patient_only: bool = False
+    seed: int = 0  # of all draws; EHRSQL-2024's is 0
+    jitter_days: int = 0  # with timeshift, each subject moves by a drawn number of days more, forth or back
 
     def __post_init__(self):
         if self.num_patient < 1:
@@ -126,8 +128,13 @@ def _draw_offsets(
         weights = np.arange(1, options.time_span + 2)
         years = options.start_year + np.arange(options.time_span + 1)
         target = rng.choice(years, size=len(rows), p=weights / weights.sum()).tolist()  # by first appearance
-    make_table(db, "target", subject_id=subjects, first_year=first_years, year=target)
-    db.execute("CREATE TABLE shift AS SELECT subject_id, CAST(365 * (year - first_year) AS INT) AS days FROM target")
+    jitter = [0] * len(rows)
+    if options.jitter_days:
+        jitter = rng.integers(-options.jitter_days, options.jitter_days, len(rows), endpoint=True).tolist()
+    make_table(db, "target", subject_id=subjects, first_year=first_years, year=target, jitter=jitter)
+    db.execute("""
+        CREATE TABLE shift AS
+        SELECT subject_id, CAST(365 * (year - first_year) + jitter AS INT) AS days FROM target""")
 
 
 def _make_birthdays(db: duckdb.DuckDBPyConnection) -> None:

@@ -33,7 +33,7 @@ class EhrSource:
 
     def __init__(self, tree: MimicTree, options: BuildOptions, memory_limit: str, spill: Path):
         self.tree = tree
-        self.rng = np.random.default_rng(0)
+        self.rng = np.random.default_rng(options.seed)
         self.db = duckdb.connect()
         try:
             self.db.execute("SET memory_limit = $1", [memory_limit])

@@ -1,18 +1,21 @@
 """What a user audits a database with: verified answers, rules explained, the schema as prompts hold it."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from ehr_trees import IN_2100, tree
+from ehr_trees import IN_2100, dump, select, tree
 
 from data_prep.build_ehr_db import build, main
 from data_prep.ehr_cohort import BuildOptions
 from data_prep.ehr_explain import count_rules
 from data_prep.ehr_source import EhrSource
 from data_prep.ehr_tables import ADMISSIONS, LABEVENTS, TABLES, Table
+from data_prep.ehr_variants import EXCHANGED
 from data_prep.ehr_verify import compare_answers
 from data_prep.errors import InputError
+from data_prep.make_demo_ehr import make_tree
 from data_prep.mimic_csv import MimicTree
 from data_prep.schema_prompt import full_schema
 
@@ -119,3 +122,24 @@ def test_explain_ends_at_the_rows_of_the_database_and_schema_is_the_prompts_own(
     assert all(f"\n{table.name}: " in printed for table in TABLES[1:])
     assert full_schema(tmp_path / "mimic_iv.sqlite") in printed
     assert "0.0% of 1" in printed and 'dev a (patients): [["1.0"], ["1.0"]], published [["2.0"]]' in printed
+
+
+def test_variants_differ_in_patients_times_and_values_and_keep_values_with_their_items(tmp_path):
+    make_tree(tmp_path / "tree", patients=30)
+    options = ["--data_dir", str(tmp_path / "tree"), "--num_patient", "20", "--timeshift", "--start_year", "2100"]
+    options += ["--current_time", "2100-12-31 23:59:00", "--time_span", "0"]
+    for out in ("a", "b"):
+        main([*options, "--out_dir", str(tmp_path / out), "--variants", "2"])
+    names = ["mimic_iv.sqlite", "mimic_iv.variant1.sqlite", "mimic_iv.variant2.sqlite"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == names
+    assert all(dump(tmp_path / "a" / name) == dump(tmp_path / "b" / name) for name in names)
+    paths = [tmp_path / "a" / name for name in names]
+    assert [select(path, "SELECT count(*) FROM patients") for path in paths] == [[(20,)], [(16,)], [(16,)]]
+    for query in ("SELECT subject_id FROM patients", "SELECT hadm_id, admittime FROM admissions"):
+        assert len({str(select(path, query)) for path in paths}) == 3
+    plain = dict(num_patient=16, seed=1, jitter_days=60, **IN_2100)
+    build(tmp_path / "tree", tmp_path / "plain.sqlite", BuildOptions(**plain))
+    for table, item, value in EXCHANGED:
+        query = f"SELECT {item}, {value} FROM {table} ORDER BY row_id"
+        before, after = select(tmp_path / "plain.sqlite", query), select(paths[1], query)
+        assert Counter(before) == Counter(after) and before != after
