@@ -7,72 +7,19 @@ are the shared task's options. The same tree and options always give the same da
 """
 
 import argparse
-import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 
-import pandas as pd
-from rich.progress import Progress
+from rich.console import Console
 
-from data_prep.atomic import atomic_output
-from data_prep.ehr_cohort import TIME_FORMAT, BuildOptions
-from data_prep.ehr_tables import EhrTables
+from data_prep.ehr_cohort import BuildOptions
+from data_prep.ehr_database import MEMORY_LIMIT, build
+from data_prep.ehr_indexes import build_indexed
+from data_prep.ehr_variants import build_variants
+from data_prep.ehr_verify import compare_answers, print_comparisons
 from data_prep.errors import InputError
-from data_prep.mimic_csv import MimicTree
-
-SCHEMA = Path(__file__).with_name("ehr_schema.sql")
-TABLE_COUNT = 17
-
-# Cleaned text that is stored as NULL. The shared task's pipeline passed its tables through CSV files, where
-# these became NULL only after the rules had counted them as values.
-NULL_TEXT = ("", "-nan", "n/a", "nan", "null")
-
-
-def build(
-    data_dir: Path,
-    out_path: Path,
-    options: BuildOptions,
-    on_table: Callable[[str, int], None] = lambda name, rows: None,
-) -> dict[str, int]:
-    """Write the database of the MIMIC-IV tree ``data_dir`` to ``out_path``, whole or not at all.
-
-    ``on_table`` is called with each table's name and row count when it is written. Returns all row counts.
-    Raises ``InputError`` for a missing or damaged tree, or where nothing can be written.
-    """
-    counts = {}
-    tables = EhrTables(MimicTree(data_dir), options)
-    with atomic_output(out_path) as partial:
-        try:
-            with closing(sqlite3.connect(partial)) as db:
-                db.execute("PRAGMA journal_mode = OFF")  # the file is new: if anything fails, it is removed
-                db.executescript(SCHEMA.read_text("utf-8"))
-                for name, rows in tables:
-                    _insert(db, name, rows)
-                    counts[name] = len(rows)
-                    on_table(name, len(rows))
-                db.commit()
-        except sqlite3.IntegrityError as error:
-            raise InputError(f"cannot fill {name}: {error}; complete or remove such rows") from error
-        except sqlite3.OperationalError as error:
-            raise InputError(f"cannot write {out_path}: {error}; free space or choose another") from error
-    return counts
-
-
-def _insert(db: sqlite3.Connection, table: str, rows: pd.DataFrame) -> None:
-    columns = [column[1] for column in db.execute(f"PRAGMA table_info({table})")]
-    cells = [_cells(rows[column]) for column in columns if column != "row_id"]
-    marks = ", ".join("?" * len(columns))
-    db.executemany(f"INSERT INTO {table} VALUES ({marks})", zip(range(len(rows)), *cells, strict=True))
-
-
-def _cells(column: pd.Series) -> list:
-    """Python values for SQLite: times as text, NULL as None."""
-    if pd.api.types.is_datetime64_dtype(column):
-        column = column.dt.strftime(TIME_FORMAT)
-    cells = column.astype(object)
-    return cells.where(cells.notna() & ~cells.isin(NULL_TEXT), None).tolist()
+from data_prep.schema_prompt import full_schema
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -106,23 +53,50 @@ def main(argv: list[str] | None = None) -> None:
     add("--current_time", help="'now' in the database, as '2100-12-31 23:59:00'")
     add("--start_year", type=int, help="first year of admissions")
     add("--time_span", type=int, help="further years in which first admissions lie, later ones more often")
-    args = vars(parser.parse_args(argv))
-    data_dir, out_dir, db_name = (args.pop(name) for name in ("data_dir", "out_dir", "db_name"))
-    if not db_name or Path(db_name).name != db_name:
-        raise InputError(f"db_name is {db_name!r}; give a plain file name")
-    out_path = out_dir / f"{db_name}.sqlite"
-    options = BuildOptions(**args)
+    add("--indexes", action="store_true", help="write DB_NAME_indexed.sqlite too, for rewards on a large database")
+    add("--explain", action="store_true", help="show what each rule keeps and drops; reads the files twice")
+    add("--schema", action="store_true", help="print the schema with sample values, as prompts hold it")
+    add(
+        "--verify",
+        nargs=2,
+        type=Path,
+        action="append",
+        default=[],
+        metavar=("LABELS", "ANSWERS"),
+        help="execute the gold queries of LABELS (label.json) and compare with the published ANSWERS (answer.json); "
+        "may be given for each split",
+    )
+    add(
+        "--variants",
+        type=int,
+        default=0,
+        metavar="N",
+        help="build N more databases DB_NAME.variant1.sqlite, ...: four fifths as many patients, drawn anew, "
+        "with --timeshift moved by up to 60 days more, with values exchanged among the rows of an item",
+    )
+    add("--memory_limit", default=MEMORY_LIMIT, help="most memory for reading; what needs more goes to OUT_DIR")
+    args = parser.parse_args(argv)
+    if not args.db_name or Path(args.db_name).name != args.db_name:
+        raise InputError(f"db_name is {args.db_name!r}; give a plain file name")
+    if args.variants < 0:
+        raise InputError(f"variants is {args.variants}; give 0 or more")
+    names = [field.name for field in fields(BuildOptions) if field.name in args]
+    options = BuildOptions(**{name: getattr(args, name) for name in names})
+    out_path = args.out_dir / f"{args.db_name}.sqlite"
+    console = Console(soft_wrap=True)
     start = time.perf_counter()
-    with Progress(transient=True) as progress:
-        bar = progress.add_task("MIMIC-IV", total=TABLE_COUNT)
-
-        def show(name: str, rows: int) -> None:
-            progress.console.print(f"{name:20}{rows:>12,} rows")
-            progress.advance(bar)
-
-        counts = build(data_dir, out_path, options, show)
+    counts = build(args.data_dir, out_path, options, args.memory_limit, args.explain, console)
     seconds = time.perf_counter() - start
     print(f"{out_path}: {len(counts)} tables, {sum(counts.values()):,} rows, {seconds:.1f} s")
+    if args.indexes:
+        print(build_indexed(out_path))
+    for path in build_variants(args.data_dir, out_path, options, args.variants, args.memory_limit):
+        print(path)
+    if args.schema:
+        print(full_schema(out_path))
+    if args.verify:
+        compared = {labels.resolve().parent.name: compare_answers(out_path, labels, a) for labels, a in args.verify}
+        print_comparisons(console, compared)
 
 
 if __name__ == "__main__":

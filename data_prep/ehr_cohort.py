@@ -3,11 +3,14 @@
 Both draw random numbers; the order of the draws decides which database comes out.
 """
 
+import random
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, timedelta
 
+import duckdb
 import numpy as np
-import pandas as pd
 
 from data_prep.errors import InputError
 
@@ -30,6 +33,8 @@ class BuildOptions:
     time_span: int | None = None  # years after start_year in which a first admission may lie
     cur_patient_ratio: float = 0.0
     sample_icu_patient_only: bool = False
+    seed: int = 0  # of all draws; EHRSQL-2024's is 0
+    jitter_days: int = 0  # with timeshift, each subject moves by a drawn number of days more, forth or back
 
     def __post_init__(self):
         if self.num_patient < 1:
@@ -52,53 +57,132 @@ class BuildOptions:
             raise InputError(f"current_time is {self.current_time!r}; write it as '2100-12-31 23:59:00'") from error
 
 
-class TimeShift:
-    """Moves each subject's times by one offset, so that the first admission falls into a drawn target year.
+def make_cohort(db: duckdb.DuckDBPyConnection, options: BuildOptions, rng: np.random.Generator) -> None:
+    """Draw offsets and patients, and make what the rules look up, from the tables ``person``, ``visit`` and ``stay``.
 
-    The offset is a number of 365-day years. Without ``options.timeshift`` nothing is drawn or moved.
+    * macros ``moved(moment, days)``, NULL if later than the current time; ``in_time(moment)``, false before the start
+      year; ``if_over(place, dischtime)``, NULL without a dischtime. Without time shift they change nothing
+    * ``patient``: all patients, with ``dob`` and ``days``, the offset (NULL for those without admissions)
+    * ``admission``: all admissions, with ``age``, ``days`` and ``drawable``: whether their patient could be drawn
+    * ``chosen``: the subjects that were drawn
+    * ``cohort``: their admissions, with the times of the source
+
     """
+    _make_time_macros(db, options)
+    drawable = "subject_id IN (SELECT subject_id FROM stay)" if options.sample_icu_patient_only else "true"
+    _draw_offsets(db, drawable, options, rng)
+    _make_birthdays(db)
+    db.execute(f"""
+        CREATE TABLE patient AS
+        SELECT person.*, dob, days
+        FROM person JOIN birthday ON year = anchor_year - anchor_age LEFT JOIN shift USING (subject_id);
+        CREATE TABLE admission AS
+        SELECT visit.*, days, year(admittime) - anchor_year + anchor_age AS age, {drawable} AS drawable
+        FROM visit JOIN patient USING (subject_id);
+        CREATE TABLE chosen (subject_id BIGINT)""")
+    number = int(options.num_patient * options.cur_patient_ratio)
+    _draw_patients(db, "moved(dischtime, days) IS NULL", number, rng)
+    _draw_patients(db, "moved(dischtime, days) IS NOT NULL", options.num_patient - number, rng)
+    db.execute("""
+        CREATE TABLE cohort AS
+        SELECT subject_id, hadm_id, admittime, dischtime, days
+        FROM admission
+        WHERE drawable AND moved(admittime, days) IS NOT NULL AND subject_id IN (SELECT subject_id FROM chosen)""")
 
-    def __init__(self, admissions: pd.DataFrame, options: BuildOptions, rng: np.random.Generator):
-        self._active = options.timeshift
-        if not self._active:
-            return
-        self._current_time = pd.Timestamp(options.current_time)
-        self._first_day = pd.Timestamp(options.start_year, 1, 1)
+
+def birth_date(year: int) -> datetime:
+    """A made-up birthday. The seed is set anew, so all leap years share one day, all other years another."""
+    first = datetime(year, 1, 1)
+    days_in_year = (date(year, 12, 31) - first.date()).days + 1
+    return first + timedelta(days=random.Random(0).randint(0, days_in_year))
+
+
+def _make_time_macros(db: duckdb.DuckDBPyConnection, options: BuildOptions) -> None:
+    if options.timeshift:
+        now = datetime.strptime(options.current_time, TIME_FORMAT)
+        db.execute(f"""
+            CREATE MACRO moved(moment, days) AS
+                CASE WHEN moment + to_days(days) <= TIMESTAMP '{now}' THEN moment + to_days(days) END;
+            CREATE MACRO in_time(moment) AS moment >= TIMESTAMP '{options.start_year}-01-01';
+            CREATE MACRO if_over(place, dischtime) AS CASE WHEN dischtime IS NOT NULL THEN place END""")
+    else:
+        db.execute("""
+            CREATE MACRO moved(moment, days) AS moment;
+            CREATE MACRO in_time(moment) AS true;
+            CREATE MACRO if_over(place, dischtime) AS place""")
+
+
+def _draw_offsets(
+    db: duckdb.DuckDBPyConnection, drawable: str, options: BuildOptions, rng: np.random.Generator
+) -> None:
+    """``shift``: each subject's ``days``, whole 365-day years that bring the first admission to the target year.
+
+    Without time shift nothing is drawn and there are no offsets.
+    """
+    rows = db.execute(f"""
+        SELECT subject_id, year(min(admittime))
+        FROM visit WHERE {drawable} GROUP BY subject_id ORDER BY min(file_row)""").fetchall()
+    subjects, first_years = zip(*rows, strict=True) if rows else ((), ())
+    target = first_years
+    if options.timeshift:
         weights = np.arange(1, options.time_span + 2)
         years = options.start_year + np.arange(options.time_span + 1)
-        earliest = admissions.groupby("subject_id", sort=False)["admittime"].min()
-        target = [rng.choice(years, p=weights / weights.sum()) for _ in earliest]  # by first appearance
-        days = ((target - earliest.dt.year) * 365).dropna().astype("int64")
-        self._offset = pd.Series((days * 86_400).to_numpy().astype("timedelta64[s]"), index=days.index)
-
-    def move(self, frame: pd.DataFrame, start: str, end: str | None = None) -> pd.DataFrame:
-        """Move ``start`` and ``end``; what lies after the current time becomes NaT.
-
-        A row without a start is dropped, with time shift or not: the database requires one.
-        """
-        if self._active:
-            offset = frame["subject_id"].map(self._offset)
-            moved = {column: frame[column] + offset for column in (start, end) if column}
-            frame = frame.assign(**{c: time.where(time <= self._current_time) for c, time in moved.items()})
-        return frame[frame[start].notna()]
-
-    def move_events(self, frame: pd.DataFrame, start: str, end: str | None = None) -> pd.DataFrame:
-        """As ``move``, and drop what then lies before the start year."""
-        frame = self.move(frame, start, end)
-        return frame[frame[start] >= self._first_day] if self._active else frame
+        target = rng.choice(years, size=len(rows), p=weights / weights.sum()).tolist()  # by first appearance
+    jitter = [0] * len(rows)
+    if options.jitter_days:
+        jitter = rng.integers(-options.jitter_days, options.jitter_days, len(rows), endpoint=True).tolist()
+    make_table(db, "target", subject_id=subjects, first_year=first_years, year=target, jitter=jitter)
+    db.execute("""
+        CREATE TABLE shift AS
+        SELECT subject_id, CAST(365 * (year - first_year) + jitter AS INT) AS days FROM target""")
 
 
-def draw_cohort(admissions: pd.DataFrame, options: BuildOptions, rng: np.random.Generator) -> set[int]:
-    """Draw the subjects: current patients (some admission is not over), then others; all if too few."""
+def _make_birthdays(db: duckdb.DuckDBPyConnection) -> None:
+    years = [year for (year,) in db.execute("SELECT DISTINCT anchor_year - anchor_age FROM person").fetchall()]
+    make_table(db, "birthday", year=years, dob=[birth_date(year) for year in years])
 
-    def draw(candidates: np.ndarray, number: int) -> np.ndarray:
-        try:
-            return rng.choice(candidates, number, replace=False)
-        except ValueError:  # more than there are
-            return candidates
 
-    subject, over = admissions["subject_id"], admissions["dischtime"].notna()
-    number = int(options.num_patient * options.cur_patient_ratio)
-    current = draw(subject[~over].unique(), number)
-    others = draw(subject[over & ~subject.isin(current)].unique(), options.num_patient - number)
-    return {*current.tolist(), *others.tolist()}
+def _draw_patients(db: duckdb.DuckDBPyConnection, condition: str, number: int, rng: np.random.Generator) -> None:
+    """Add ``number`` subjects to ``chosen``, from those with such an admission that it lacks; all if too few."""
+    rows = db.execute(f"""
+        SELECT subject_id FROM admission
+        WHERE drawable AND moved(admittime, days) IS NOT NULL AND {condition}
+            AND subject_id NOT IN (SELECT subject_id FROM chosen)
+        GROUP BY subject_id ORDER BY min(file_row)""").fetchall()
+    subjects = np.array([subject for (subject,) in rows], dtype=np.int64)
+    with suppress(ValueError):  # more than there are: the generator stays where NumPy leaves it
+        subjects = rng.choice(subjects, number, replace=False)
+    db.execute("INSERT INTO chosen SELECT unnest($1)", [subjects.tolist()])
+
+
+def make_table(db: duckdb.DuckDBPyConnection, name: str, **columns: Sequence) -> None:
+    """A table from columns of equal length."""
+    values = ", ".join(f"unnest(${number}) AS {column}" for number, column in enumerate(columns, 1))
+    db.execute(f"CREATE TABLE {name} AS SELECT {values}", list(map(list, columns.values())))
+
+
+def check_people(db: duckdb.DuckDBPyConnection) -> None:
+    """Raise ``InputError`` where ``person`` and ``visit`` are incomplete or contradict each other."""
+
+    def first(query: str) -> int | None:
+        row = db.execute(f"{query} ORDER BY min(file_row) LIMIT 1").fetchone()
+        return row and row[0]
+
+    for file, table, key, needed in (
+        ("patients", "person", "subject_id", ("subject_id", "anchor_age", "anchor_year")),
+        ("admissions", "visit", "hadm_id", ("subject_id", "hadm_id")),
+    ):
+        if db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,):
+            raise InputError(f"hosp/{file} has no rows; give a MIMIC-IV tree with {file}")
+        for column in needed:
+            if row := first(f"SELECT file_row FROM {table} WHERE {column} IS NULL GROUP BY file_row"):
+                raise InputError(f"hosp/{file} has no {column} in row {row:,}; complete or remove it")
+        twice = first(f"SELECT {key} FROM {table} GROUP BY {key} HAVING count(*) > 1")
+        if twice is not None:
+            raise InputError(f"hosp/{file} has {key} {twice} twice; keep one")
+    wrong = "SELECT subject_id FROM person WHERE anchor_year - anchor_age NOT BETWEEN 1 AND 9998 GROUP BY subject_id"
+    if (subject := first(wrong)) is not None:
+        raise InputError(f"hosp/patients: anchor_year - anchor_age of subject_id {subject} is no year; repair it")
+    unknown = "SELECT subject_id FROM visit ANTI JOIN person USING (subject_id) GROUP BY subject_id"
+    if (subject := first(unknown)) is not None:
+        raise InputError(f"hosp/admissions has subject_id {subject}, which hosp/patients lacks; add it")

@@ -1,25 +1,20 @@
-"""The rules that turn MIMIC-IV's files into the 17 tables of the EHRSQL-2024 database.
+"""The rules that turn MIMIC-IV's files into the tables of the EHRSQL-2024 database, each as a query for DuckDB.
 
-The questions' gold answers hold for one database only, so each rule, and the order in which random numbers
-are drawn, is that of the shared task's own pipeline (https://github.com/glee4810/ehrsql-2024).
+The questions' gold answers hold for one database only, so each rule is that of the shared task's own pipeline
+(https://github.com/glee4810/ehrsql-2024). The queries read the views of ``data_prep.mimic_csv``, one a file, and what
+``data_prep.ehr_cohort`` makes; ``cost`` is made from other tables, by ``data_prep.ehr_cost``.
 """
 
 import json
-import random
-from collections import Counter
-from collections.abc import Iterator
-from datetime import date, timedelta
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import pandas as pd
-
-from data_prep.ehr_cohort import BuildOptions, TimeShift, draw_cohort
-from data_prep.errors import InputError
-from data_prep.mimic_csv import MimicTree
 
 # Labels that occur in several of inputevents, labevents and prescriptions -> the one table that keeps them.
 LABEL_HOME: dict[str, str] = json.loads(Path(__file__).with_name("label_home.json").read_text("utf-8"))
+
+# Cleaned text that is stored as NULL. The shared task's pipeline passed its tables through CSV files, where
+# these became NULL only after the rules had counted them as values.
+NULL_TEXT = ("", "-nan", "n/a", "nan", "null")
 
 # Diagnosis titles that are procedure titles too.
 AMBIGUOUS_TITLES = (
@@ -31,197 +26,307 @@ AMBIGUOUS_TITLES = (
 # Body temperature, SaO2, heart rate, respiration, blood pressure (systolic, diastolic, mean), weight, height.
 VITAL_SIGNS = (223762, 220277, 220045, 220210, 220050, 220051, 220052, 224639, 226730)
 
+MACROS = f"""
+    CREATE MACRO stored(cell) AS CASE WHEN clean(cell) NOT IN {NULL_TEXT} THEN clean(cell) END;
+    CREATE MACRO written(moment) AS strftime(moment, '%Y-%m-%d %H:%M:%S');
+    CREATE MACRO icd(version, code) AS 'icd' || version || '|' || clean(code);
+    CREATE MACRO at_home(name, place) AS clean(name) NOT IN (SELECT label FROM label_home WHERE home <> place);
+"""
 
-class EhrTables:
-    """Iterating yields (table name, rows) for the 17 tables in the schema's order; it can be done once.
 
-    ``row_id`` is a row's place in its frame, and rows stand in source order. Types are those of
-    ``MimicTree.read``. Raises ``InputError`` where the tree's files contradict each other.
+@dataclass(frozen=True)
+class Table:
+    """A table of the database as SQL. ``rows`` is what follows FROM, with a column ``e.file_row``; a row stays if all
+    ``rules`` hold (their names -> conditions); ``columns`` are those of the schema without row_id.
+
+    ``file`` is the file that is read; ``before`` makes what the query looks up, and may read the file too. Rows come
+    from the file as a stream, in its order; with ``sort`` they come from a small table that has none.
     """
 
-    def __init__(self, tree: MimicTree, options: BuildOptions):
-        self._tree = tree
-        self._rng = np.random.default_rng(0)
-        patients, admissions = tree.read("hosp/patients"), tree.read("hosp/admissions")
-        icustays, transfers = tree.read("icu/icustays"), tree.read("hosp/transfers")
-        _check_people(patients, admissions)
-        self._new_ids = _new_ids(patients, admissions, icustays, transfers) if options.deid else {}
+    name: str
+    file: str
+    rows: str
+    rules: dict[str, str]
+    columns: str
+    before: str = ""
+    sort: bool = False
 
-        birth_year = patients["anchor_year"] - patients["anchor_age"]
-        patients["dob"] = birth_year.map({year: birth_date(year) for year in birth_year.unique()})
-        birth_year.index = patients["subject_id"]
-        admissions["age"] = admissions["admittime"].dt.year - admissions["subject_id"].map(birth_year)
-        self._original = admissions.set_index("hadm_id")[["admittime", "dischtime"]]
-        if options.sample_icu_patient_only:
-            admissions = admissions[admissions["subject_id"].isin(icustays["subject_id"])]
+    def query(self) -> str:
+        """All rows that stay, in source order; ``file_row`` is the last column."""
+        order = "ORDER BY e.file_row" if self.sort else ""
+        return f"SELECT {self.columns}, e.file_row FROM {self.rows} WHERE {self.condition} {order}"
 
-        self._shift = TimeShift(admissions, options, self._rng)
-        patients = self._shift.move(patients, "dob", "dod")
-        admissions = self._shift.move(admissions, "admittime", "dischtime")
-        if options.timeshift:
-            place = admissions["discharge_location"].where(admissions["dischtime"].notna())
-            admissions = admissions.assign(discharge_location=place)
-        cohort = draw_cohort(admissions, options, self._rng)
-        self._patients = patients[patients["subject_id"].isin(cohort)]
-        self._admissions = admissions[admissions["subject_id"].isin(cohort)]
-        self._icustays = self._of_cohort(self._shift.move(icustays, "intime", "outtime"))
-        self._transfers = self._of_cohort(self._shift.move(transfers, "intime", "outtime"))
-
-    def __iter__(self) -> Iterator[tuple[str, pd.DataFrame]]:
-        for name, rows in self._tables():
-            columns = self._new_ids.keys() & set(rows)
-            yield name, rows.assign(**{column: rows[column].map(self._new_ids[column]) for column in columns})
-
-    def _tables(self) -> Iterator[tuple[str, pd.DataFrame]]:
-        yield "patients", self._patients
-        yield "admissions", self._admissions
-        diagnosis_titles = self._icd_titles("hosp/d_icd_diagnoses", without=AMBIGUOUS_TITLES)
-        yield "d_icd_diagnoses", diagnosis_titles
-        procedure_titles = self._icd_titles("hosp/d_icd_procedures")
-        yield "d_icd_procedures", procedure_titles
-        lab_items = self._tree.read("hosp/d_labitems", "label IS NOT NULL")
-        lab_items = lab_items[belongs(lab_items["label"], "labevents")]
-        yield "d_labitems", lab_items
-        items = self._tree.read("icu/d_items", "label IS NOT NULL")
-        items = items[items["linksto"].isin(["inputevents", "outputevents", "chartevents"])]
-        items = items[belongs(items["label"], "inputevents")]
-        yield "d_items", items
-
-        diagnoses = self._diagnoses(diagnosis_titles["icd_code"])
-        yield "diagnoses_icd", diagnoses
-        procedures = self._procedures(procedure_titles["icd_code"])
-        yield "procedures_icd", procedures
-        labs = self._measurements("hosp/labevents", "charttime", lab_items, _not_null("valuenum", "valueuom"))
-        yield "labevents", labs
-        prescriptions = self._prescriptions()
-        yield "prescriptions", prescriptions
-        cost = self._cost(
-            ("diagnoses_icd", diagnoses, "icd_code", "charttime"),
-            ("labevents", labs, "itemid", "charttime"),
-            ("procedures_icd", procedures, "icd_code", "charttime"),
-            ("prescriptions", prescriptions, "drug", "starttime"),
-        )
-        yield "cost", cost
-
-        needed = _not_null("stay_id", "charttime", "valuenum", "valueuom")
-        needed = f"itemid IN {VITAL_SIGNS} AND {needed}"
-        yield "chartevents", self._measurements("icu/chartevents", "charttime", items, needed)
-        needed = _not_null("stay_id", "totalamount")
-        inputs = self._measurements("icu/inputevents", "starttime", items, needed)
-        yield "inputevents", inputs[inputs["totalamountuom"] == "ml"]
-        needed = _not_null("stay_id", "value")
-        outputs = self._measurements("icu/outputevents", "charttime", items, needed)
-        yield "outputevents", outputs[outputs["valueuom"] == "ml"]
-        yield "microbiologyevents", self._microbiology()
-        yield "icustays", self._icustays
-        yield "transfers", self._transfers
-
-    def _of_cohort(self, rows: pd.DataFrame) -> pd.DataFrame:
-        return rows[rows["hadm_id"].isin(self._admissions["hadm_id"])]
-
-    def _icd_titles(self, table: str, without: tuple[str, ...] = ()) -> pd.DataFrame:
-        rows = self._tree.read(table, _not_null("icd_code", "icd_version", "long_title"))
-        rows = rows.assign(icd_code=icd_code(rows))[~rows["long_title"].isin(without)]
-        return rows.drop_duplicates("icd_code").drop_duplicates("long_title")
-
-    def _measurements(self, table: str, time: str, items: pd.DataFrame, where: str) -> pd.DataFrame:
-        rows = self._tree.read(table, where, self._of_cohort)
-        return self._shift.move_events(rows[rows["itemid"].isin(items["itemid"])], time)
-
-    def _diagnoses(self, codes: pd.Series) -> pd.DataFrame:
-        """A diagnosis has no time of its own: it gets that of the admission."""
-        rows = self._tree.read("hosp/diagnoses_icd", _not_null("icd_code", "icd_version"), self._of_cohort)
-        admitted = rows["hadm_id"].map(self._original["admittime"])
-        rows = rows.assign(icd_code=icd_code(rows), charttime=admitted)
-        return self._shift.move_events(rows[rows["icd_code"].isin(codes)], "charttime")
-
-    def _procedures(self, codes: pd.Series) -> pd.DataFrame:
-        """A procedure has a date: its midnight counts if within the admission, else the discharge."""
-        rows = self._tree.read("hosp/procedures_icd", _not_null("icd_code", "icd_version"), self._of_cohort)
-        midnight = rows["chartdate"].dt.normalize()
-        discharge = rows["hadm_id"].map(self._original["dischtime"])
-        outside = (midnight < rows["hadm_id"].map(self._original["admittime"])) | (midnight > discharge)
-        rows = rows.assign(icd_code=icd_code(rows), charttime=midnight.mask(outside, discharge))
-        return self._shift.move_events(rows[rows["icd_code"].isin(codes)], "charttime")
-
-    def _prescriptions(self) -> pd.DataFrame:
-        """Whole-number doses in the drug's most frequent unit, which is counted over all patients."""
-        counts = Counter()
-
-        def keep(rows: pd.DataFrame) -> pd.DataFrame:
-            dose = rows["dose_val_rx"].str.replace(",", "")
-            valid = dose.str.isdecimal() & belongs(rows["drug"], "prescriptions")
-            rows = rows.assign(dose_val_rx=dose)[valid.astype(bool)]
-            counts.update(zip(rows["drug"], rows["dose_unit_rx"], strict=True))
-            return self._of_cohort(rows)
-
-        needed = _not_null("starttime", "stoptime", "drug", "dose_val_rx", "dose_unit_rx", "route")
-        rows = self._tree.read("hosp/prescriptions", needed, keep)
-        units = {}
-        for (drug, unit), _ in counts.most_common():  # of equal counts, the first seen comes first
-            units.setdefault(drug, unit)
-        rows = rows[rows["dose_unit_rx"] == rows["drug"].map(units)]
-        rows = rows.assign(dose_val_rx=rows["dose_val_rx"].map(float))  # EHRSQL-2024 has the text "100.0"
-        return self._shift.move_events(rows, "starttime", "stoptime")
-
-    def _cost(self, *events: tuple[str, pd.DataFrame, str, str]) -> pd.DataFrame:
-        """One made-up price for each code. ``events``: four of (table, rows, code column, time column)."""
-        parts = []
-        for mean, (table, rows, code, time) in zip(self._rng.poisson(10, 4), events, strict=True):
-            price = {value: round(self._rng.normal(mean, 1.0), 2) for value in sorted(rows[code].unique())}
-            part = rows[["subject_id", "hadm_id"]].assign(event_type=table, event_id=range(len(rows)))
-            parts.append(part.assign(chargetime=rows[time], cost=rows[code].map(price)))
-        return pd.concat(parts, ignore_index=True)
-
-    def _microbiology(self) -> pd.DataFrame:
-        rows = self._tree.read("hosp/microbiologyevents", keep=self._of_cohort)
-        rows = rows.assign(charttime=rows["charttime"].fillna(rows["chartdate"]))
-        return self._shift.move_events(rows, "charttime")
+    @property
+    def condition(self) -> str:
+        return " AND ".join(self.rules.values())
 
 
-def birth_date(year: int) -> pd.Timestamp:
-    """A made-up birthday. The seed is set anew, so all leap years share one day, all other years another."""
-    first = date(year, 1, 1)
-    days_in_year = (date(year, 12, 31) - first).days + 1
-    return pd.Timestamp(first + timedelta(days=random.Random(0).randint(0, days_in_year)))
+PATIENTS = Table(
+    "patients",
+    file="patients",
+    rows="patient AS e",
+    sort=True,
+    rules={
+        "the patient is drawn for the cohort": "subject_id IN (SELECT subject_id FROM chosen)",
+        "the birth is by the current time": "moved(dob, days) IS NOT NULL",
+    },
+    columns="subject_id, stored(gender), written(moved(dob, days)), written(moved(dod, days))",
+)
+
+ADMISSIONS = Table(
+    "admissions",
+    file="admissions",
+    rows="admission AS e",
+    sort=True,
+    rules={
+        "with --sample_icu_patient_only, the patient has an ICU stay": "drawable",
+        "it starts by the current time": "moved(admittime, days) IS NOT NULL",
+        "the patient is drawn for the cohort": "subject_id IN (SELECT subject_id FROM chosen)",
+    },
+    columns="""
+        subject_id, hadm_id, written(moved(admittime, days)), written(moved(dischtime, days)),
+        stored(admission_type), stored(admission_location),
+        if_over(stored(discharge_location), moved(dischtime, days)),
+        stored(insurance), stored(language), stored(marital_status), age""",
+)
 
 
-def icd_code(rows: pd.DataFrame) -> pd.Series:
-    return "icd" + rows["icd_version"].astype("int64").astype(str).astype(object) + "|" + rows["icd_code"]
+def dictionary_of_icd(name: str, without: tuple[str, ...] = ()) -> Table:
+    """Of rows with one code the first is kept, then of rows with one title. ``without``: titles to leave out."""
+    unambiguous = f"title NOT IN {without}" if without else "true"
+    return Table(
+        name,
+        file=name,
+        before=f"""
+            CREATE TABLE {name}_all AS
+            WITH titles AS (
+                SELECT file_row, icd(icd_version, icd_code) AS code, clean(long_title) AS title,
+                    code IS NOT NULL AND title IS NOT NULL AS complete, {unambiguous} AS unambiguous
+                FROM {name}),
+            codes AS (
+                SELECT *, file_row = min(file_row) FILTER (WHERE complete AND unambiguous) OVER (PARTITION BY code)
+                    AS new_code
+                FROM titles)
+            SELECT *, file_row = min(file_row) FILTER (WHERE new_code) OVER (PARTITION BY title) AS new_title
+            FROM codes""",
+        rows=f"{name}_all AS e",
+        sort=True,
+        rules={
+            "code, version and title are given": "complete",
+            "the title is not left out": "unambiguous",
+            "no row before has the code": "new_code",
+            "no row before has the title": "new_title",
+        },
+        columns="code, stored(title)",
+    )
 
 
-def belongs(label: pd.Series, table: str) -> pd.Series:
-    """Whether ``table`` is the home of each label; a label without a home belongs everywhere."""
-    return label.map(lambda text: LABEL_HOME.get(text, table) == table).astype(bool)
+D_ICD_DIAGNOSES = dictionary_of_icd("d_icd_diagnoses", without=AMBIGUOUS_TITLES)
+D_ICD_PROCEDURES = dictionary_of_icd("d_icd_procedures")
+
+D_LABITEMS = Table(
+    "d_labitems",
+    file="d_labitems",
+    before="CREATE TABLE lab_item AS FROM d_labitems",
+    rows="lab_item AS e",
+    sort=True,
+    rules={
+        "label is given": "label IS NOT NULL",
+        "the label is not at home in another table": "at_home(label, 'labevents')",
+    },
+    columns="itemid, stored(label)",
+)
+
+D_ITEMS = Table(
+    "d_items",
+    file="d_items",
+    before="CREATE TABLE icu_item AS FROM d_items",
+    rows="icu_item AS e",
+    sort=True,
+    rules={
+        "label is given": "label IS NOT NULL",
+        "linksto is inputevents, outputevents or chartevents": (
+            "clean(linksto) IN ('inputevents', 'outputevents', 'chartevents')"
+        ),
+        "the label is not at home in another table": "at_home(label, 'inputevents')",
+    },
+    columns="itemid, stored(label), stored(abbreviation), stored(linksto)",
+)
+
+# An event moves with its admission. In the queries of events e is the event, c its admission, p its patient.
+OF_COHORT = """
+    LEFT JOIN cohort AS c ON c.subject_id = e.subject_id AND c.hadm_id = e.hadm_id
+    LEFT JOIN patient AS p ON p.subject_id = e.subject_id"""
+OF_COHORT_RULES = {
+    "the patient stands in hosp/patients": "p.subject_id IS NOT NULL",
+    "the admission is the patient's and of the cohort": "c.hadm_id IS NOT NULL",
+}
 
 
-def _not_null(*columns: str) -> str:
-    return " AND ".join(f"{column} IS NOT NULL" for column in columns)
+def not_null(*columns: str) -> dict[str, str]:
+    return {f"{column} is given": f"e.{column} IS NOT NULL" for column in columns}
 
 
-def _new_ids(*sources: pd.DataFrame) -> dict[str, pd.Series]:
-    """For each id column, a series from old ids to 1..n in random order, from a generator of its own."""
-    rng = np.random.default_rng(0)
-    names = ("subject_id", "hadm_id", "stay_id", "transfer_id")
-    old_ids = {name: np.unique(rows[name].dropna()) for name, rows in zip(names, sources, strict=True)}
-    return {name: pd.Series(1 + rng.permutation(len(old)), index=old) for name, old in old_ids.items()}
+def listed(expression: str, dictionary: Table, column: str) -> dict[str, str]:
+    known = f"SELECT {column} FROM {dictionary.rows} WHERE {dictionary.condition}"
+    return {f"it is in {dictionary.name}": f"{expression} IN ({known})"}
 
 
-def _check_people(patients: pd.DataFrame, admissions: pd.DataFrame) -> None:
-    for table, rows, key, needed in (
-        ("patients", patients, "subject_id", ["subject_id", "anchor_age", "anchor_year"]),
-        ("admissions", admissions, "hadm_id", ["subject_id", "hadm_id"]),
-    ):
-        if rows.empty:
-            raise InputError(f"hosp/{table} has no rows; give a MIMIC-IV tree with {table}")
-        for column in needed:
-            if rows[column].isna().any():
-                raise InputError(f"hosp/{table} has rows without {column}; complete or remove them")
-        twice = rows[key][rows[key].duplicated()]
-        if len(twice):
-            raise InputError(f"hosp/{table} has {key} {twice.iloc[0]} twice; keep one")
-    if not (patients["anchor_year"] - patients["anchor_age"]).between(1, 9998).all():
-        raise InputError("hosp/patients has an anchor_year - anchor_age that is no year; repair it")
-    unknown = admissions["subject_id"][~admissions["subject_id"].isin(patients["subject_id"])]
-    if len(unknown):
-        raise InputError(f"hosp/admissions has subject_id {unknown.iloc[0]}, which hosp/patients lacks; add it")
+def in_time(start: str) -> dict[str, str]:
+    return {
+        "it starts by the current time": f"moved({start}, c.days) IS NOT NULL",
+        "it starts in the start year or later": f"in_time(moved({start}, c.days))",
+    }
+
+
+DIAGNOSES_ICD = Table(
+    "diagnoses_icd",
+    file="diagnoses_icd",
+    rows=f"diagnoses_icd AS e {OF_COHORT}",
+    rules=OF_COHORT_RULES
+    | not_null("icd_code", "icd_version")
+    | listed("icd(icd_version, icd_code)", D_ICD_DIAGNOSES, "code")
+    | in_time("c.admittime"),  # a diagnosis has no time of its own
+    columns="e.subject_id, e.hadm_id, icd(icd_version, icd_code), written(moved(c.admittime, c.days))",
+)
+
+# A procedure has a date: its midnight counts if within the admission, else the discharge.
+PROCEDURE_TIME = """
+    CASE WHEN date_trunc('day', chartdate) < c.admittime OR date_trunc('day', chartdate) > c.dischtime THEN c.dischtime
+    ELSE date_trunc('day', chartdate) END"""
+
+PROCEDURES_ICD = Table(
+    "procedures_icd",
+    file="procedures_icd",
+    rows=f"procedures_icd AS e {OF_COHORT}",
+    rules=OF_COHORT_RULES
+    | not_null("icd_code", "icd_version")
+    | listed("icd(icd_version, icd_code)", D_ICD_PROCEDURES, "code")
+    | in_time(PROCEDURE_TIME),
+    columns=f"e.subject_id, e.hadm_id, icd(icd_version, icd_code), written(moved({PROCEDURE_TIME}, c.days))",
+)
+
+LABEVENTS = Table(
+    "labevents",
+    file="labevents",
+    rows=f"labevents AS e {OF_COHORT}",
+    rules=OF_COHORT_RULES
+    | not_null("valuenum", "valueuom")
+    | listed("e.itemid", D_LABITEMS, "itemid")
+    | in_time("e.charttime"),
+    columns="""
+        e.subject_id, e.hadm_id, e.itemid, written(moved(e.charttime, c.days)),
+        number(e.valuenum, e.file_row, 'valuenum'), stored(e.valueuom)""",
+)
+
+DOSE = "replace(clean(e.dose_val_rx), ',', '')"
+DOSE_RULES = not_null("starttime", "stoptime", "drug", "dose_val_rx", "dose_unit_rx", "route") | {
+    "the dose is a whole number": f"regexp_full_match({DOSE}, '[0-9]+')"
+}
+
+PRESCRIPTIONS = Table(
+    "prescriptions",
+    file="prescriptions",
+    # Counted over all patients; of equal counts the unit that is seen first.
+    before=f"""
+        CREATE TABLE drug_unit AS
+        WITH cells AS (
+            SELECT drug, dose_unit_rx, count(*) AS doses, min(file_row) AS first_row
+            FROM prescriptions AS e WHERE {" AND ".join(DOSE_RULES.values())} GROUP BY ALL),
+        cleaned AS (
+            SELECT clean(drug) AS drug, clean(dose_unit_rx) AS unit, sum(doses) AS doses, min(first_row) AS first_row
+            FROM cells GROUP BY ALL)
+        SELECT drug, arg_max(unit, (doses, -first_row)) AS unit FROM cleaned GROUP BY drug""",
+    rows=f"prescriptions AS e {OF_COHORT} LEFT JOIN drug_unit AS u ON u.drug = clean(e.drug)",
+    rules=OF_COHORT_RULES
+    | DOSE_RULES
+    | {
+        "the drug is not at home in another table": "at_home(e.drug, 'prescriptions')",
+        "the unit is the drug's most frequent one": "clean(e.dose_unit_rx) = u.unit",
+    }
+    | in_time("e.starttime"),
+    # EHRSQL-2024 has the text "100.0" for a dose.
+    columns=f"""
+        e.subject_id, e.hadm_id, written(moved(e.starttime, c.days)), written(moved(e.stoptime, c.days)),
+        stored(e.drug), CAST({DOSE} AS DOUBLE), stored(e.dose_unit_rx), stored(e.route)""",
+)
+
+CHARTEVENTS = Table(
+    "chartevents",
+    file="chartevents",
+    rows=f"chartevents AS e {OF_COHORT}",
+    rules={"it is one of nine vital signs": f"e.itemid IN {VITAL_SIGNS}"}
+    | OF_COHORT_RULES
+    | not_null("stay_id", "charttime", "valuenum", "valueuom")
+    | listed("e.itemid", D_ITEMS, "itemid")
+    | in_time("e.charttime"),
+    columns="""
+        e.subject_id, e.hadm_id, e.stay_id, e.itemid, written(moved(e.charttime, c.days)),
+        number(e.valuenum, e.file_row, 'valuenum'), stored(e.valueuom)""",
+)
+
+INPUTEVENTS = Table(
+    "inputevents",
+    file="inputevents",
+    rows=f"inputevents AS e {OF_COHORT}",
+    rules=OF_COHORT_RULES
+    | not_null("stay_id", "totalamount")
+    | {"the amount is in ml": "clean(e.totalamountuom) = 'ml'"}
+    | listed("e.itemid", D_ITEMS, "itemid")
+    | in_time("e.starttime"),
+    columns="""
+        e.subject_id, e.hadm_id, e.stay_id, written(moved(e.starttime, c.days)), e.itemid,
+        number(e.totalamount, e.file_row, 'totalamount'), stored(e.totalamountuom)""",
+)
+
+OUTPUTEVENTS = Table(
+    "outputevents",
+    file="outputevents",
+    rows=f"outputevents AS e {OF_COHORT}",
+    rules=OF_COHORT_RULES
+    | not_null("stay_id", "value")
+    | {"the amount is in ml": "clean(e.valueuom) = 'ml'"}
+    | listed("e.itemid", D_ITEMS, "itemid")
+    | in_time("e.charttime"),
+    columns="""
+        e.subject_id, e.hadm_id, e.stay_id, written(moved(e.charttime, c.days)), e.itemid,
+        number(e.value, e.file_row, 'value'), stored(e.valueuom)""",
+)
+
+MICROBIOLOGYEVENTS = Table(
+    "microbiologyevents",
+    file="microbiologyevents",
+    rows=f"microbiologyevents AS e {OF_COHORT}",
+    rules=OF_COHORT_RULES | in_time("coalesce(e.charttime, e.chartdate)"),
+    columns="""
+        e.subject_id, e.hadm_id, written(moved(coalesce(e.charttime, e.chartdate), c.days)),
+        stored(e.spec_type_desc), stored(e.test_name), stored(e.org_name)""",
+)
+
+STAY_RULES = OF_COHORT_RULES | {"it starts by the current time": "moved(e.intime, c.days) IS NOT NULL"}
+
+ICUSTAYS = Table(
+    "icustays",
+    file="icustays",
+    rows=f"icustays AS e {OF_COHORT}",
+    rules=STAY_RULES,
+    columns="""
+        e.subject_id, e.hadm_id, e.stay_id, stored(e.first_careunit), stored(e.last_careunit),
+        written(moved(e.intime, c.days)), written(moved(e.outtime, c.days))""",
+)
+
+TRANSFERS = Table(
+    "transfers",
+    file="transfers",
+    rows=f"transfers AS e {OF_COHORT}",
+    rules=STAY_RULES,
+    columns="""
+        e.subject_id, e.hadm_id, e.transfer_id, stored(e.eventtype), stored(e.careunit),
+        written(moved(e.intime, c.days)), written(moved(e.outtime, c.days))""",
+)
+
+TABLES = (
+    *(PATIENTS, ADMISSIONS, D_ICD_DIAGNOSES, D_ICD_PROCEDURES, D_LABITEMS, D_ITEMS),
+    *(DIAGNOSES_ICD, PROCEDURES_ICD, LABEVENTS, PRESCRIPTIONS),
+    *(CHARTEVENTS, INPUTEVENTS, OUTPUTEVENTS, MICROBIOLOGYEVENTS, ICUSTAYS, TRANSFERS),
+)

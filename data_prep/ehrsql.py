@@ -7,28 +7,25 @@ are complete.
 """
 
 import argparse
-import os
 import random
 from collections import defaultdict
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
 
 from data_prep.atomic import check_folder
 from data_prep.checksum import sha256_file
 from data_prep.ehrsql_report import TokenCounter, WordCounter, print_report, split_counts
 from data_prep.ehrsql_source import SPLITS, Question, read_split, seen_in_train, split_files, sql_skeleton
 from data_prep.errors import InputError
+from data_prep.gold import execute_all
 from data_prep.parquet import write_parquet
 from data_prep.prompts import PromptBuilder, prompt_names, template_files
 from data_prep.schema_prompt import open_database
 from reward_fns.answers import ABSTAIN, GOLD_FAILED
-from reward_fns.sql_sandbox import DatabaseError, SqlSandbox
 
 FEW_SHOT_EXAMPLES = 6
 PARQUET_NAMES = ("train", "valid", "test", "sft_train", "sft_valid")
@@ -152,23 +149,14 @@ def execute_gold(
     Raises:
         InputError: every query failed.
     """
-    queries = sorted({question.gold for question in questions if question.answerable})
+    queries = {question.gold for question in questions if question.answerable}
     answers, failures = {ABSTAIN: ABSTAIN}, {}
-    workers = os.cpu_count()
-    with (
-        SqlSandbox(workers, timeout_s) as sandbox,
-        ThreadPoolExecutor(workers) as pool,
-    ):
-        results = pool.map(lambda sql: sandbox.execute(db, sql), queries)
-        try:
-            for sql, result in track(zip(queries, results, strict=True), "Executing gold", len(queries)):
-                answers[sql] = result.answer if result.status == "ok" else GOLD_FAILED
-                if result.status != "ok":
-                    failures[sql] = f"{result.status}: {result.error}"
-        except DatabaseError as error:
-            raise InputError(f"cannot read {db} ({error}); build it again") from error
+    for sql, result in execute_all(db, queries, timeout_s).items():
+        answers[sql] = result.answer if result.status == "ok" else GOLD_FAILED
+        if result.status != "ok":
+            failures[sql] = f"{result.status}: {result.error}"
     if queries and len(failures) == len(queries):
-        raise InputError(f"every gold query fails on {db} ({failures[queries[0]]}); is it the right database?")
+        raise InputError(f"every gold query fails on {db} ({failures[min(queries)]}); is it the right database?")
     return answers, failures
 
 

@@ -46,7 +46,7 @@ def read_split(folder: Path) -> list[Question]:
             or questions and labels do not match.
     """
     texts = _questions(folder / "data.json")
-    labels = _labels(folder / "label.json")
+    labels = read_labels(folder / "label.json")
     if unlabelled := [id for id in texts if id not in labels]:
         raise InputError(f"{folder}: {_some(unlabelled)} in data.json but not in label.json; add the labels")
     if unasked := [id for id in labels if id not in texts]:
@@ -88,7 +88,7 @@ def seen_in_train(questions: list[Question], train: list[Question]) -> list[str]
 
 
 def _questions(path: Path) -> dict[str, str]:
-    content = _read_json(path)
+    content = read_json(path)
     records = content.get("data") if isinstance(content, dict) else None
     if not isinstance(records, list):
         raise InputError(f'{path}: expected {{"data": [...]}}; is it a data.json of EHRSQL-2024?')
@@ -103,8 +103,9 @@ def _questions(path: Path) -> dict[str, str]:
     return texts
 
 
-def _labels(path: Path) -> dict[str, str]:
-    content = _read_json(path)
+def read_labels(path: Path) -> dict[str, str]:
+    """Question id -> SQL or ``ABSTAIN``. Raises ``InputError`` for anything but a label.json."""
+    content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(f'{path}: expected {{id: SQL or "null"}}; is it a label.json of EHRSQL-2024?')
     for id, label in content.items():
@@ -114,7 +115,7 @@ def _labels(path: Path) -> dict[str, str]:
 
 
 def _templates(path: Path) -> dict[str, str]:
-    content = _read_json(path)
+    content = read_json(path)
     if not isinstance(content, list):
         raise InputError(f"{path}: expected a list of annotated questions; remove the file to do without")
     templates = {}
@@ -129,7 +130,8 @@ def _check_record(path: Path, number: int, record: Any, *keys: str) -> None:
         raise InputError(f"{path}: record {number} needs the strings {' and '.join(keys)}")
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises ``InputError`` where it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -2,13 +2,14 @@
 
 import csv
 import gzip
+import os
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
-import pandas as pd
 
 from data_prep.errors import InputError
 
@@ -46,11 +47,33 @@ NULL_CELLS = [
 ]
 
 
+BAD_INPUT = (duckdb.DataError, duckdb.OperationalError, duckdb.InvalidInputException)
+
+# White space that Python's strip() removes, in ASCII.
+BLANKS = "chr(9) || chr(10) || chr(11) || chr(12) || chr(13) || chr(28) || chr(29) || chr(30) || chr(31) || ' '"
+
+# What the views and the rules do to cells. Python is asked for the rare cells on which DuckDB differs from it:
+# letters beyond ASCII, and numbers of so many digits that the way of rounding counts.
+MACROS = f"""
+    CREATE MACRO clean(cell) AS
+        CASE WHEN strlen(cell) = length(cell) THEN trim(lower(cell), {BLANKS}) ELSE python_clean(cell) END;
+    CREATE MACRO place(file_row, name) AS format('row {{:,}}, column {{}}', file_row, name);
+    CREATE MACRO number(cell, file_row, name) AS
+        CASE WHEN length(cell) <= 15 AND regexp_full_match(cell, '-?[0-9]+([.][0-9]+)?') THEN CAST(cell AS DOUBLE)
+        ELSE coalesce(python_number(cell), error(format('{{}}: ''{{}}'' is not a number', place(file_row, name), cell)))
+        END;
+    CREATE MACRO in_calendar(moment, file_row, name) AS
+        CASE WHEN moment < TIMESTAMP '0001-01-01' OR moment >= TIMESTAMP '10000-01-01'
+        THEN error(format('{{}}: {{}} lies outside the years 1 to 9999', place(file_row, name), moment))
+        ELSE moment END;
+"""
+
+
 class MimicTree:
     """A folder with MIMIC-IV's ``hosp/*.csv[.gz]`` and ``icu/*.csv[.gz]``; of the two the plain file is read.
 
-    Raises ``InputError`` at once where the folder, a file or a column is missing, and while reading where
-    a file is damaged or a cell does not have its column's type.
+    Columns may stand in any order, and files may have more of them. Raises ``InputError`` at once where the folder,
+    a file or a column is missing.
     """
 
     def __init__(self, data_dir: Path):
@@ -61,43 +84,46 @@ class MimicTree:
         if missing:
             raise InputError(f"{data_dir} lacks {', '.join(missing)}; give a whole MIMIC-IV tree")
         self._headers = {table: _header(self._paths[table], names.split()) for table, names in COLUMNS.items()}
-        self._db = duckdb.connect()
-        self._db.execute("SET preserve_insertion_order = true; SET enable_progress_bar = false")
-        self._db.execute("SET disabled_optimizers = 'in_clause'")  # it makes a join of IN, which loses the order
-        self._db.execute("SET temp_directory = ''")  # rows are streamed: nothing is to be spilled to disk
 
-    def read(
-        self,
-        table: str,
-        where: str = "true",
-        keep: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows,
-    ) -> pd.DataFrame:
-        """The rows of ``table`` that satisfy the SQL condition ``where`` and pass ``keep``, in file order.
+    def bytes_to_read(self) -> int:
+        """Bytes of all files as they are on the disk; prescriptions is read twice."""
+        return sum(path.stat().st_size for path in (*self._paths.values(), self._path("prescriptions")))
 
-        Whole numbers are int64 (float64 where some are NULL), other numbers float64, times datetime64,
-        text is lower-cased and stripped; NULL is NaN or NaT. ``where`` sees the cells as the file has them,
-        numbers with a fraction as text. ``keep`` gets some 100,000 rows at a time: a table need not fit in memory.
+    def create_views(self, db: duckdb.DuckDBPyConnection) -> None:
+        """One view a file, named as the file, with ``file_row`` (from 1) and the columns in ``COLUMNS``.
+
+        Whole numbers and times are parsed. Text and numbers with a fraction are as in the file: the macros ``clean``
+        and ``number`` cost more than the reading, so they are for the rows that pass cheaper tests.
+        A view is read as a stream in file order: ``row_number() OVER ()`` keeps it on one thread.
         """
-        path, names = self._paths[table], COLUMNS[table].split()
-        query = f"""
-            SELECT {", ".join(names)}
-            FROM read_csv($path, columns = $columns, nullstr = $null_cells, auto_detect = false,
-                          header = true, delim = ',', quote = '"', escape = '"')
-            WHERE {where}"""
-        columns = {name: _duckdb_type(name) if name in names else "VARCHAR" for name in self._headers[table]}
-        parameters = {"path": str(path), "columns": columns, "null_cells": NULL_CELLS}
-        kept = []
+        db.create_function("python_clean", _clean_text, ["VARCHAR"], "VARCHAR")
+        db.create_function("python_number", _stored_number, ["VARCHAR"], "DOUBLE", null_handling="special")
+        db.execute(MACROS)
+        for table, names in COLUMNS.items():
+            columns = ", ".join(f"{_cell(name)} AS {name}" for name in names.split())
+            types = {
+                name: _duckdb_type(name) if name in names.split() else "VARCHAR" for name in self._headers[table]
+            }
+            db.execute(f"""
+                CREATE VIEW {table.split("/")[1]} AS SELECT file_row, {columns}
+                FROM (SELECT row_number() OVER () AS file_row, *
+                    FROM read_csv({_literal(os.fspath(self._paths[table]))}, columns = {_literal(types)},
+                        nullstr = {_literal(NULL_CELLS)}, auto_detect = false,
+                        header = true, delim = ',', quote = '"', escape = '"'))""")
+
+    @contextmanager
+    def reading(self, table: str) -> Iterator[None]:
+        """Turn an error of DuckDB while it reads the table's view into an ``InputError`` of one line."""
         try:
-            self._db.execute(query, parameters)
-            while True:
-                rows = self._db.fetch_df_chunk(50)  # vectors of 2,048 rows; at the end a frame without rows
-                kept.append(keep(_convert(rows)))
-                if rows.empty:
-                    return pd.concat(kept, ignore_index=True)
-        except duckdb.Error as error:
-            raise InputError(f"cannot read {path}: {_explain(error)}; repair or replace the file") from error
-        except ValueError as error:
-            raise InputError(f"cannot read {path}: {error}; repair or replace the file") from error
+            yield
+        except duckdb.OutOfMemoryException as error:
+            raise InputError(f"{table} needs more memory than --memory_limit; raise it") from error
+        except BAD_INPUT as error:
+            what = f"cannot read {self._path(table)}: {_explain(error)}"
+            raise InputError(f"{what}; repair or replace the file") from error
+
+    def _path(self, table: str) -> Path:
+        return next(path for name, path in self._paths.items() if name.endswith(f"/{table}"))
 
 
 def _find(data_dir: Path, table: str) -> Path | None:
@@ -124,28 +150,32 @@ def _duckdb_type(column: str) -> str:
     return "TIMESTAMP" if column in TIMES else "VARCHAR"
 
 
-def _convert(rows: pd.DataFrame) -> pd.DataFrame:
-    """Lower-case and strip text, parse numbers; each distinct cell of a column once."""
-    for name in rows:
-        if name in WHOLE_NUMBERS or name in TIMES:
-            continue
-        column = rows[name].astype(object)
-        convert = _stored_number if name in NUMBERS else _clean_text
-        try:
-            column = column.map({cell: convert(cell) for cell in column.dropna().unique()})
-        except ValueError as error:
-            raise ValueError(f"column {name}: {error}") from error
-        rows[name] = column.astype(float if name in NUMBERS else object)
-    return rows
+def _cell(column: str) -> str:
+    """The column's value in a view, as SQL."""
+    if column in TIMES:
+        return f"in_calendar({column}, file_row, '{column}')"
+    return column
+
+
+def _literal(value: str | list | dict) -> str:
+    """``value`` as a DuckDB literal."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_literal(key)}: {_literal(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
+    return "'" + value.replace("'", "''") + "'"
 
 
 def _clean_text(text: str) -> str:
     return text.lower().strip()
 
 
-def _stored_number(text: str) -> float:
+def _stored_number(text: str) -> float | None:
     """EHRSQL-2024's numbers were read from the source, written to another CSV file and read again."""
-    return parse_number(repr(parse_number(text)))
+    try:
+        return parse_number(repr(parse_number(text)))
+    except ValueError:
+        return None  # the caller knows where the cell stands
 
 
 def parse_number(text: str) -> float:

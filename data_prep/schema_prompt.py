@@ -16,7 +16,7 @@ def compact_schema(db_path: Path) -> str:
     with closing(open_database(db_path)) as database:
         return "\n".join(
             f"{table}({', '.join(column['name'] for column in _columns(database, table))})"
-            for table in _tables(database)
+            for table in table_names(database)
         )
 
 
@@ -26,7 +26,7 @@ def full_schema(db_path: Path) -> str:
     Numeric identifiers get no sample values: they say nothing about how a column is written.
     """
     with closing(open_database(db_path)) as database:
-        return "\n".join(_create_table(database, table) for table in _tables(database))
+        return "\n".join(_create_table(database, table) for table in table_names(database))
 
 
 def open_database(db_path: Path) -> sqlite3.Connection:
@@ -41,7 +41,7 @@ def open_database(db_path: Path) -> sqlite3.Connection:
         database = sqlite3.connect(f"{db_path.resolve().as_uri()}?mode=ro", uri=True)
         database.row_factory = sqlite3.Row
         database.text_factory = lambda text: text.decode(errors="ignore")
-        tables = _tables(database)
+        tables = table_names(database)
     except sqlite3.Error as error:
         raise InputError(f"cannot read {db_path} as a SQLite database ({error}); build it again") from error
     if not tables:
@@ -50,7 +50,8 @@ def open_database(db_path: Path) -> sqlite3.Connection:
     return database
 
 
-def _tables(database: sqlite3.Connection) -> list[str]:
+def table_names(database: sqlite3.Connection) -> list[str]:
+    """In the order of creation."""
     rows = database.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT GLOB 'sqlite_*' ORDER BY rowid"
     )

@@ -4,15 +4,16 @@ import gzip
 import os
 import random
 import resource
-import sqlite3
+import signal
 import subprocess
 import sys
-from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import REPO
+from ehr_trees import IN_2100, admission, dump, select, tree
 
 from data_prep.build_ehr_db import build, main
 from data_prep.ehr_cohort import BuildOptions
@@ -20,59 +21,6 @@ from data_prep.mimic_csv import COLUMNS, parse_number
 
 SHARED_TASK = ["--num_patient", "100", "--timeshift", "--current_time", "2100-12-31 23:59:00", "--start_year", "2100"]
 SHARED_TASK += ["--time_span", "0", "--cur_patient_ratio", "0.1"]
-IN_2100 = dict(timeshift=True, current_time="2100-12-31 23:59:00", start_year=2100, time_span=0)
-
-
-def admission(subject: int, hadm: int, start: str, end: str) -> str:
-    return f"{subject},{hadm},{start} 10:00:00,{end and end + ' 10:00:00'},URGENT,Clinic, HOME ,Other,English,"
-
-
-def tree(folder: Path, zipped: bool = False, **changes: list[str]) -> Path:
-    """A tree of two patients; ``changes`` replaces the rows of a table, one CSV line each."""
-    rows = {
-        "patients": ["1,F,30,2150,2151-02-03", "2,M,40,2160,"],
-        "admissions": [
-            admission(1, 11, "2150-03-01", "2150-03-05"),
-            admission(2, 21, "2160-02-28", "2160-03-02"),
-            admission(1, 12, "2151-06-01", "2151-06-09"),
-        ],
-        "transfers": ["1,11,5,ED,,2150-03-01 10:00:00,", "1,,6,ED,,2150-03-01 10:00:00,"],
-        "d_icd_diagnoses": ["0010,9,Cholera", "0010,10,Typhoid"],
-        "d_icd_procedures": ["0001,9,Therapy"],
-        "d_labitems": ["50,Sodium", "51,Glucose"],
-        "diagnoses_icd": ["1,11,0010,9"],
-        "procedures_icd": ["1,11,2150-03-02,0001,9"],
-        "labevents": ["1,11,50,2150-03-02 11:00:00,1.5,mEq/L"],
-        "prescriptions": ["1,11,2150-03-02 12:00:00,2150-03-03 12:00:00,Aspirin,100,mg,PO"],
-        "microbiologyevents": ["1,11,2150-03-02 00:00:00,2150-03-02 13:00:00,Swab,Test,"],
-        "icustays": ["1,11,7,MICU,MICU,2150-03-01 12:00:00,2150-03-04 12:00:00"],
-        "d_items": [
-            "220045,Heart Rate,HR,chartevents",
-            "900,Saline,Saline,inputevents",
-            "901,Urine,Urine,outputevents",
-        ],
-        "chartevents": ["1,11,7,2150-03-02 14:00:00,220045,80,bpm"],
-        "inputevents": ["1,11,7,2150-03-02 15:00:00,900,500,ml"],
-        "outputevents": ["1,11,7,2150-03-02 16:00:00,901,200,ml"],
-    }
-    assert changes.keys() <= rows.keys()
-    for table, columns in COLUMNS.items():
-        path = folder / (f"{table}.csv.gz" if zipped else f"{table}.csv")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [",".join(columns.split()), *(rows | changes)[path.name.split(".")[0]]]
-        data = "".join(f"{line}\n" for line in lines).encode()
-        path.write_bytes(gzip.compress(data) if zipped else data)
-    return folder
-
-
-def select(path: Path, query: str) -> list[tuple]:
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-        return db.execute(query).fetchall()
-
-
-def dump(path: Path) -> list[str]:
-    with closing(sqlite3.connect(path)) as db:
-        return list(db.iterdump())
 
 
 @pytest.fixture
@@ -142,6 +90,41 @@ def test_source_order_is_kept_in_a_file_that_is_read_in_several_parts(query):
     rows = [f"1,11,7,2150-03-02 14:00:00,{item},{i},{'x' * 80}" for i, item in enumerate(items)]
     result = query("SELECT valuenum FROM chartevents ORDER BY row_id", chartevents=rows)
     assert result == [(float(i),) for i, item in enumerate(items) if item == 220045]
+
+
+def test_a_wrong_cell_far_into_a_file_is_named(tmp_path):
+    rows = [f"1,11,7,2150-03-02 14:00:00,220045,{i},bpm" for i in range(200_000)]
+    rows[150_000] = "1,11,7,2150-03-02 14:00:00,220045,eighty,bpm"
+    with pytest.raises(SystemExit, match="chartevents.csv: .*row 150,001, column valuenum: 'eighty' is not a number"):
+        build(tree(tmp_path / "tree", chartevents=rows), tmp_path / "db.sqlite", BuildOptions(**IN_2100))
+    assert [path.name for path in tmp_path.iterdir()] == ["tree"]
+
+
+def test_line_breaks_and_commas_in_quotes_and_text_beyond_ascii(query):
+    drugs = ['"Drug, \n ""two"" "', "\u00a0ÄSCULIN\u2003", "ΣΟΦΟΣ"]
+    times = "2150-03-02 12:00:00,2150-03-03 12:00:00"
+    rows = [f"1,11,{times},{drug},1,mg,PO" for drug in drugs]
+    assert query("SELECT drug FROM prescriptions ORDER BY row_id", prescriptions=rows) == [
+        ('drug, \n "two"',),
+        ("äsculin",),
+        ("σοφος",),
+    ]
+
+
+def test_columns_in_another_order_and_further_ones(tmp_path):
+    build(tree(tmp_path / "tree"), tmp_path / "a.sqlite", BuildOptions(**IN_2100))
+    for table in COLUMNS:
+        path = tmp_path / "tree" / f"{table}.csv"
+        lines = [line.split(",") for line in path.read_text().splitlines()]
+        path.write_text("".join(",".join([f"new{i or ''}", *reversed(line)]) + "\n" for i, line in enumerate(lines)))
+    build(tmp_path / "tree", tmp_path / "b.sqlite", BuildOptions(**IN_2100))
+    assert dump(tmp_path / "a.sqlite") == dump(tmp_path / "b.sqlite")
+
+
+def test_events_of_unknown_patients_and_of_others_admissions_are_dropped(query):
+    time = "2150-03-02 11:00:00"
+    rows = [f"9,11,50,{time},1,u", f"2,11,50,{time},2,u", f",11,50,{time},3,u", f"1,11,50,{time},4,u"]
+    assert query("SELECT valuenum FROM labevents", labevents=rows) == [(4.0,)]
 
 
 def test_numbers_are_parsed_as_by_the_pandas_of_the_shared_task():
@@ -386,6 +369,9 @@ def header_only(table: str):
         (edit("hosp/labevents", "1,11,", "one,11,"), ["labevents.csv", "subject_id", "one", "Line: 2"]),
         (edit("hosp/labevents", "2150-03-02", "2150-13-02"), ["labevents.csv", "charttime", "2150-13-02"]),
         (edit("hosp/labevents", "1.5,", ""), ["labevents.csv", "Number of Columns"]),
+        (edit("hosp/labevents", "2150-03-02", "12150-03-02"), ["labevents.csv", "row 1", "charttime", "12150"]),
+        (edit("hosp/admissions", "2150-03-01", "0000-03-01"), ["admissions.csv", "row 1", "admittime"]),
+        (edit("icu/d_items", "901,", "900,"), ["d_items.itemid"]),
         (edit("hosp/patients", "1,F,30,2150,2151-02-03\n2,M,40,2160,\n", ""), ["patients", "no rows"]),
         (header_only("hosp/admissions"), ["admissions", "no rows"]),
         (edit("hosp/patients", ",2150,", ",,"), ["patients", "anchor_year"]),
@@ -436,7 +422,7 @@ def test_full_disk_leaves_the_older_database_and_nothing_else(tmp_path):
         [sys.executable, "-m", "data_prep.build_ehr_db", "--data_dir", source, "--out_dir", out],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).resolve().parent.parent,
+        cwd=REPO,
         env=os.environ,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
     )
@@ -444,6 +430,33 @@ def test_full_disk_leaves_the_older_database_and_nothing_else(tmp_path):
     assert "cannot write" in result.stderr and "Traceback" not in result.stderr
     assert [path.name for path in out.iterdir()] == ["mimic_iv.sqlite"]
     assert (out / "mimic_iv.sqlite").read_text() == "older"
+
+
+@pytest.mark.parametrize("table", ["patients", "d_items", "labevents", "cost", "transfers"])
+def test_killed_in_any_phase_the_next_build_succeeds(tmp_path, table):
+    source, out = tree(tmp_path / "tree"), tmp_path / "out"
+    program = f"""
+import os, signal, sys
+from data_prep import build_ehr_db, ehr_progress
+def done(self, table, rows):
+    if table == {table!r}:
+        os.kill(os.getpid(), signal.SIGKILL)
+ehr_progress.BuildProgress.done = done
+build_ehr_db.main(sys.argv[1:])
+"""
+    arguments = ["--data_dir", source, "--out_dir", out]
+    killed = subprocess.run([sys.executable, "-c", program, *arguments], cwd=REPO, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert not [path for path in out.iterdir() if not path.name.startswith(".mimic_iv.sqlite.partial")]
+    main([*map(str, arguments)])
+    assert len(select(out / "mimic_iv.sqlite", "SELECT * FROM transfers")) == 1
+
+
+def test_too_little_memory_is_one_clear_line(tmp_path):
+    with pytest.raises(SystemExit, match="memory"):
+        build(tree(tmp_path / "tree"), tmp_path / "db.sqlite", BuildOptions(), memory_limit="1MB")
+    with pytest.raises(SystemExit, match="memory_limit is 'much'"):
+        build(tree(tmp_path / "tree"), tmp_path / "db.sqlite", BuildOptions(), memory_limit="much")
 
 
 def test_final_line_names_the_output(tmp_path, capsys):

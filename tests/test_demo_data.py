@@ -122,6 +122,26 @@ def test_no_word_of_the_vocabulary_is_lost_in_the_database(rows):
         assert rows(f"SELECT COUNT(*) FROM {table}")[0][0] == len(vocabulary()[kind])
 
 
+def read_rows(folder: Path, name: str) -> list[dict]:
+    with gzip.open(folder / f"{name}.csv.gz", "rt") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_scaled_copies_are_equal_but_for_ids_that_no_other_copy_has(tmp_path):
+    make_demo_ehr.make_tree(tmp_path / "one", patients=5)
+    counts = make_demo_ehr.make_tree(tmp_path / "many", patients=5, scale=12)
+    for name, count in counts.items():
+        one, many = read_rows(tmp_path / "one", name), read_rows(tmp_path / "many", name)
+        assert len(many) == count == len(one) * (1 if "/d_" in name else 12)
+        ids = make_demo_ehr.OWN_IDS & set(one[0])
+        values = [{column: cell for column, cell in row.items() if column not in ids} for row in one]
+        assert [{column: row[column] for column in values[0]} for row in many] == values * (len(many) // len(one))
+        for column in ids:
+            assert len({row[column] for row in many}) == 12 * len({row[column] for row in one})
+    stays = {row["stay_id"]: row["hadm_id"] for row in read_rows(tmp_path / "many", "icu/icustays")}
+    assert all(stays[row["stay_id"]] == row["hadm_id"] for row in read_rows(tmp_path / "many", "icu/chartevents"))
+
+
 # The templates
 
 
@@ -258,7 +278,7 @@ def test_more_questions_than_the_database_holds(db, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("option", [["--patients", "0"], ["--seed", "-1"]])
+@pytest.mark.parametrize("option", [["--patients", "0"], ["--seed", "-1"], ["--scale", "0"]])
 def test_a_tree_needs_patients_and_a_seed(tmp_path, option):
     with pytest.raises(InputError, match=f"{option[0]} is {option[1]}"):
         make_demo_ehr.main(["--out_dir", str(tmp_path / "tree"), *option])
