@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -64,8 +65,9 @@ def spawn(*arguments: object) -> pexpect.spawn:
     environment = os.environ | {"HARDWARE": "cpu", "TERM": "xterm", "OMP_NUM_THREADS": "1"}
     command = ["-m", "recipes.chat", *map(str, arguments)]
     child = pexpect.spawn(
-        sys.executable, command, cwd=str(REPO), env=environment, encoding="utf-8", timeout=300, dimensions=(50, 200)
-    )
+        sys.executable, command, cwd=str(REPO), env=environment, encoding="utf-8", timeout=300, dimensions=(50, 200),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # pytest-xdist's workers ignore it
+    )  # fmt: skip
     child.logfile_read = io.StringIO()
     child.expect(PROMPT)
     return child
