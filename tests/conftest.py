@@ -6,6 +6,11 @@ import pytest
 REPO = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first, so that it does not run alone at the end while the other worker waits."""
+    items.sort(key=lambda item: item.path.name != "test_end_to_end.py")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real EHRSQL-2024 and MIMIC-IV demo data, where a developer has them: ``$SHARED_DATA`` or ``../shared/data``."""
