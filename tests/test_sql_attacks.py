@@ -19,7 +19,7 @@ from reward_fns.ehrsql import compute_score
 from reward_fns.sql_sandbox import SqlSandbox
 
 MEMORY_MB = 512
-TIMEOUT_S = 0.5
+TIMEOUT_S = 1.0  # long enough for harmless queries on a busy machine
 NOT_A_QUERY, FAILS, HARMLESS = ("refused",), ("refused", "error"), ("ok",)
 IS_STOPPED = ("refused", "error", "timeout", "too_large", "crashed")  # which one depends on the machine's speed
 
@@ -309,7 +309,7 @@ def test_ten_thousand_samples_with_five_percent_hostile_ones(db_path):
     before = hashlib.sha256(db_path.read_bytes()).digest()
     descriptors, limit = len(os.listdir("/proc/self/fd")), resource.getrlimit(resource.RLIMIT_AS)
 
-    with SqlSandbox(workers=2, timeout_s=0.2, cache_size=100) as sandbox, ThreadPoolExecutor(16) as pool:
+    with SqlSandbox(workers=2, timeout_s=TIMEOUT_S) as sandbox, ThreadPoolExecutor(16) as pool:
         executions = list(pool.map(lambda sample: sandbox.execute(db_path, sample[0]), samples))
         processes = [worker._process.pid for worker in sandbox._workers if worker._process]
 
