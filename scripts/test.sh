@@ -8,4 +8,4 @@ PATH=$(realpath "$VENV/bin"):$PATH
 
 ruff check .
 # Two files at a time: with more, the tests that start vLLM would need more memory than a laptop has.
-exec python -m pytest -n 2 --dist loadfile "$@"
+exec python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
