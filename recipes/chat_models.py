@@ -103,7 +103,7 @@ class ChatModel:
             )
 
     def load(self) -> None:
-        """Read the weights, as bfloat16 like verl's rollouts, onto the GPU if there is one.
+        """Read the weights, as bfloat16 onto the GPU or as float32 for the CPU, like verl's rollouts.
 
         Raises:
             InputError: the weights are missing or damaged, or do not fit the GPU.
@@ -115,9 +115,10 @@ class ChatModel:
 
         logging.disable_progress_bar()
         logging.set_verbosity_error()
-        device = "cuda" if hardware.choose(hardware.find_gpus()) == "gpu" else "cpu"
+        on_gpu = hardware.choose(hardware.find_gpus()) == "gpu"
+        device, dtype = ("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)
         try:
-            model = AutoModelForCausalLM.from_pretrained(self.path, dtype=torch.bfloat16).to(device).eval()
+            model = AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype).to(device).eval()
         except torch.OutOfMemoryError as error:
             raise InputError(f"no room for {self.name} on the GPU; chat with fewer models, or HARDWARE=cpu") from error
         except (OSError, ValueError, SafetensorError) as error:

@@ -123,7 +123,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--run_name", help="name of the run's folder, if not run_<timestamp>")
     parser.add_argument("--max_response_length", type=int, default=1024, help="in tokens")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="as in training rollouts")
+    parser.add_argument(
+        "--dtype", choices=("bfloat16", "float32"), help="if not that of training: float32 on a CPU, bfloat16 on a GPU"
+    )
     parser.add_argument("--gpu_memory_utilization", type=float, default=0.9, help="share of the GPU that vLLM takes")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of questions, of sampling and the intervals")
     return parser
