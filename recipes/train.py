@@ -1,10 +1,12 @@
 """GRPO under the command-line names of the EHR-R1 recipe, translated to Hydra overrides.
 
 ``train --data_path D --model_name M --output_dir O [override...]`` trains on ``D/train.parquet`` and validates on
-``D/valid.parquet``, both written by ``data_prep.ehrsql``. Overrides come last and win, e.g. ``algo=dapo``.
+``D/valid.parquet``, both written by ``data_prep.ehrsql``; with ``--recipe ecg`` on ``grpo_train.parquet`` and
+``grpo_valid.parquet`` of ``data_prep.ecg_expert_qa``. Overrides come last and win, e.g. ``algo=dapo``.
 """
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 from dotenv import load_dotenv
@@ -16,28 +18,43 @@ from recipes.config import CONFIG_DIR
 from recipes.launch import REPO, launch, override
 from recipes.models import prepare
 
-DEFAULT_PRESET = {"cpu": "tiny", "gpu": "sql_r1_3b"}
+
+@dataclass(frozen=True)
+class Recipe:
+    """What differs: the module and the file names of its data, its folder of presets, and the preset of last resort."""
+
+    data_prep: str
+    file_prefix: str
+    preset_folder: str
+    gpu_preset: str
 
 
-def preset_for(model: str) -> str:
-    """The preset made for ``model``; for a model that none names, the smallest on a CPU and EHR-R1's on a GPU."""
-    for path in sorted((CONFIG_DIR / "preset").glob("*.yaml")):
-        if OmegaConf.load(path).recipe.get("model") == model:
+RECIPES = {
+    "ehrsql": Recipe("data_prep.ehrsql", "", "", "sql_r1_3b"),
+    "ecg": Recipe("data_prep.ecg_expert_qa", "grpo_", "ecg/", "llama3_2_3b"),
+}
+
+
+def preset_for(model: str, recipe: Recipe) -> str:
+    """The recipe's preset made for ``model``; for a model that none names, the smallest on a CPU, its own on a GPU."""
+    for path in sorted((CONFIG_DIR / "preset" / recipe.preset_folder).glob("*.yaml")):
+        base = CONFIG_DIR / "preset" / path.name  # a recipe's preset has its model from the one of the same name
+        if base.is_file() and OmegaConf.load(base).recipe.get("model") == model:
             return path.stem
-    return DEFAULT_PRESET[hardware.choose(hardware.find_gpus())]
+    return "tiny" if hardware.choose(hardware.find_gpus()) == "cpu" else recipe.gpu_preset
 
 
-def data_files(data_path: Path) -> tuple[Path, Path]:
+def data_files(data_path: Path, recipe: Recipe) -> tuple[Path, Path]:
     """The train and validation files in or beside ``data_path``, absolute.
 
     Raises:
         InputError: one of them does not exist.
     """
-    train = data_path / "train.parquet" if data_path.is_dir() else data_path
-    valid = train.with_name("valid.parquet")
+    train = data_path / f"{recipe.file_prefix}train.parquet" if data_path.is_dir() else data_path
+    valid = train.with_name(f"{recipe.file_prefix}valid.parquet")
     for path in (train, valid):
         if path.suffix != ".parquet" or not path.is_file():
-            raise InputError(f"no such parquet file: {path}; --data_path is a folder written by data_prep.ehrsql")
+            raise InputError(f"no such parquet file: {path}; --data_path is a folder written by {recipe.data_prep}")
     return train.absolute(), valid.absolute()
 
 
@@ -47,10 +64,11 @@ def overrides_for(args: argparse.Namespace) -> list[str]:
         value = getattr(args, name)
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"--{name} is {value}; give a number above 0")
-    train, valid = data_files(args.data_path)
+    recipe = RECIPES[args.recipe]
+    train, valid = data_files(args.data_path, recipe)
     output_dir = args.output_dir.absolute()
     overrides = [
-        f"preset={args.preset or preset_for(args.model_name)}",
+        f"preset={recipe.preset_folder}{args.preset or preset_for(args.model_name, recipe)}",
         override("data.train_files", train),
         override("data.val_files", valid),
         override("actor_rollout_ref.model.path", prepare(args.model_name, output_dir / "start_model", [train])),
@@ -75,7 +93,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data_path", type=Path, required=True, help="folder with train.parquet and valid.parquet")
+    parser.add_argument("--data_path", type=Path, required=True, help="folder with the parquet files")
     parser.add_argument("--model_name", required=True, help="start model: a Hugging Face id or a folder")
     parser.add_argument("--output_dir", type=Path, required=True, help="checkpoints, metrics and logs")
     parser.add_argument("--num_epochs", type=int, help="passes over the data (default: the preset's)")
@@ -84,8 +102,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--use_wandb", action="store_true", help="log to Weights & Biases too")
     parser.add_argument("--wandb_project", help="(default: the recipe's name)")
     parser.add_argument("--wandb_run_name", help="(default: grpo)")
-    parser.add_argument("--recipe", default="ehrsql", help="configs/<recipe>_grpo.yaml (default: ehrsql)")
-    parser.add_argument("--preset", help="a file of configs/preset (default: the one for --model_name)")
+    parser.add_argument("--recipe", choices=RECIPES, default="ehrsql", help="(default: ehrsql)")
+    parser.add_argument("--preset", help="a file of configs/preset, or preset/ecg (default: the one for --model_name)")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. algo=dapo trainer.save_freq=5")
     return parser.parse_intermixed_args(argv)
 

@@ -18,6 +18,9 @@ if [ -f .env ]; then
   absolute_paths   # of .env, relative to the repository
 fi
 
+# Where it is set, as in many containers, each of a run's dozen processes compiles torch, vLLM and verl anew: 20 s each.
+unset PYTHONDONTWRITEBYTECODE
+
 if [ -z "${HARDWARE:-}" ]; then
   if nvidia-smi -L >/dev/null 2>&1; then HARDWARE=gpu; else HARDWARE=cpu; fi
 fi

@@ -10,7 +10,8 @@
 #   training_stage NAME CHECKPOINTS command...
 #                           the same for a training run, which verl resumes from CHECKPOINTS; refuses to resume one that
 #                           started from other data, another model or other settings than how long to train. The seconds
-#                           are those of all starts since it began.
+#                           are those of all starts since it began. What follows depends on this very run: one begun
+#                           anew has other weights, where data made anew are the same.
 
 UPSTREAM="" # key of what came before
 
@@ -82,7 +83,8 @@ keep_time() { # FILE SECONDS
 
 training_stage() {
   local name=$1 checkpoints=$2 origin=$OUTPUT_DIR/stages/$1.origin clock=$OUTPUT_DIR/stages/$1.seconds
-  local marker=$2/latest_checkpointed_iteration.txt argument lasting=() key earlier=0 timer
+  local begun=$OUTPUT_DIR/stages/$1.begun marker=$2/latest_checkpointed_iteration.txt
+  local argument lasting=() key earlier=0 timer
   shift 2
   for argument in "$@"; do
     case "$argument" in
@@ -96,10 +98,13 @@ training_stage() {
     [ "$(cat "$origin" 2>/dev/null)" = "$key" ] \
       || die "$checkpoints holds a run on other data, from another model or with other settings; move it away, or choose another OUTPUT_DIR"
     earlier=$(cat "$clock" 2>/dev/null || true)
+  else
+    date +%s%N > "$begun"
   fi
   echo "$key" > "$origin"
   keep_time "$clock" "${earlier:-0}" >/dev/null 2>&1 9>&- &
   timer=$!
   EARLIER_SECONDS=${earlier:-0} stage "$name" "$marker" "$@"
   kill "$timer" && wait "$timer" 2>/dev/null || true # waited for, so that bash says nothing about its end
+  UPSTREAM=$(key_of "$(cat "$begun")")
 }

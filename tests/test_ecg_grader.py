@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.ecg_source import SCHEMAS, read_file
+from reward_fns import ecg_similarity
 from reward_fns.ecg import compute_score, extract_answer
 from reward_fns.ecg_facts import Fact, leads, ontology, polarity, quantities, read
 from reward_fns.ecg_grader import grade, split_entities
@@ -361,6 +362,14 @@ def test_the_embedding_is_the_models():
     for text in (WPW, WPW_ANSWER, BOILERPLATE):
         assert embed(text) @ model.encode(text, normalize_embeddings=True) > 0.98
     assert np.abs(unpack(pack(embed(WPW))) - embed(WPW)).max() < 1e-3
+
+
+def test_the_embedding_does_not_depend_on_the_processor(monkeypatch):
+    embeddings = []
+    for capability in ("AVX512", "AVX2"):
+        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda name=capability: name)
+        embeddings.append(ecg_similarity._model.__wrapped__().embed(WPW_ANSWER))
+    assert np.abs(embeddings[0] - embeddings[1]).max() < 1e-5
 
 
 PAIRS = (

@@ -116,3 +116,19 @@ def test_a_folder_keeps_the_data_that_it_was_made_for(tmp_path):
     ]
     assert [result.stdout.strip() for result in results] == ["fine", "fine", "", "fine"]
     assert "choose another OUTPUT_DIR" in results[2].stderr
+
+
+def test_a_training_run_begun_anew_makes_what_follows_run_again(tmp_path):
+    program = """
+        die() { echo "$*" >&2; exit 1; }
+        source scripts/stages.sh
+        mkdir -p "$OUTPUT_DIR/stages"
+        train() { mkdir -p "$OUTPUT_DIR/sft"; echo 1 > "$OUTPUT_DIR/sft/latest_checkpointed_iteration.txt"; }
+        training_stage sft "$OUTPUT_DIR/sft" train
+        stage export "$OUTPUT_DIR/model" touch "$OUTPUT_DIR/model"
+    """
+    runs = [bash("-euc", program, OUTPUT_DIR=str(tmp_path)) for _ in range(2)]
+    shutil.rmtree(tmp_path / "sft")
+    runs.append(bash("-euc", program, OUTPUT_DIR=str(tmp_path)))
+    done = [[stage for stage in ("sft", "export") if f"{stage}: done" in run.stdout] for run in runs]
+    assert done == [["sft", "export"], [], ["sft", "export"]], runs[-1].stderr

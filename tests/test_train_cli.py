@@ -78,18 +78,32 @@ def test_left_out_names_keep_the_presets_values(data, model, tmp_path, monkeypat
     assert "wandb" not in config.trainer.logger
 
 
-def test_preset_of_a_known_model(monkeypatch):
-    assert train.preset_for("MPX0222forHF/SQL-R1-3B") == "sql_r1_3b"
-    assert train.preset_for("some/other-model") == "tiny"
+def test_the_ecg_recipe_has_its_own_files_preset_and_reward(data, model, tmp_path, monkeypatch):
+    for name in ("train", "valid"):
+        (data / f"{name}.parquet").rename(data / f"grpo_{name}.parquet")
+    _, _, config = started(monkeypatch, arguments(data, model, tmp_path, "--recipe", "ecg"))
+    assert config.data.train_files == str(data / "grpo_train.parquet")
+    assert config.data.val_files == str(data / "grpo_valid.parquet")
+    tiny = compose_config("ecg_grpo", ["preset=ecg/tiny"])
+    assert config.recipe.max_response_length == tiny.recipe.max_response_length
+    assert config.reward.custom_reward_function.path.endswith("reward_fns/ecg.py")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "known", "on_gpu"),
+    [("ehrsql", "MPX0222forHF/SQL-R1-3B", "sql_r1_3b"), ("ecg", "meta-llama/Llama-3.2-3B-Instruct", "llama3_2_3b")],
+)
+def test_preset_of_a_model(recipe, known, on_gpu, monkeypatch):
+    assert train.preset_for(known, train.RECIPES[recipe]) == on_gpu
+    assert train.preset_for("some/other-model", train.RECIPES[recipe]) == "tiny"
     monkeypatch.setattr(hardware, "find_gpus", lambda: [hardware.Gpu("NVIDIA H100", 81559, "580.65.06")])
-    assert train.preset_for("some/other-model") == "sql_r1_3b"
+    assert train.preset_for("some/other-model", train.RECIPES[recipe]) == on_gpu
 
 
 @pytest.mark.parametrize(
     ("more", "named"),
     [
         (["--preset", "tyni"], "tyni"),
-        (["--recipe", "absent"], "absent_grpo"),
         (["trainer.save_frequency=1"], "save_frequency"),
         (["hardware=gpu_1"], "hardware=cpu"),
         (["--model_name", "no/such/model"], "no/such/model"),
@@ -106,8 +120,10 @@ def test_errors_are_one_line_and_write_nothing(data, model, tmp_path, more, name
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("more", [["--num_epochs", "abc"], ["--batch_size", "1.5"], ["--learning_rate", "x"]])
-def test_what_is_no_number_is_refused(data, model, tmp_path, more, capsys):
+@pytest.mark.parametrize(
+    "more", [["--num_epochs", "abc"], ["--batch_size", "1.5"], ["--learning_rate", "x"], ["--recipe", "absent"]]
+)
+def test_a_value_of_the_wrong_kind_is_refused(data, model, tmp_path, more, capsys):
     with pytest.raises(SystemExit) as error:
         train.main(arguments(data, model, tmp_path, *more))
     assert error.value.code != 0
