@@ -3,10 +3,13 @@
 import errno
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 from data_prep.errors import InputError
 
@@ -20,6 +23,8 @@ DISK_ERRORS = {
 def atomic_output(path: str | os.PathLike, marker: str | None = None) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` on success, remove it on failure.
 
+    What processes of this machine left there when they were killed is removed first.
+
     The caller creates a file at the yielded path or, with ``marker``, a folder that holds a file of that name. An older
     file is replaced. So is an older folder as a whole, if it holds the marker: any other may be somebody's data.
 
@@ -27,11 +32,13 @@ def atomic_output(path: str | os.PathLike, marker: str | None = None) -> Iterato
         InputError: at once, where ``path`` is in the way or cannot be written; later, where the disk is full.
     """
     final = Path(os.path.realpath(path))  # through links, which stay
-    partial = final.with_name(f".{final.name}.partial-{os.getpid()}")
+    prefix = f".{final.name}.partial-{socket.gethostname()}-"
+    partial = final.with_name(f"{prefix}{os.getpid()}")
     try:
         _refuse_foreign(final, marker)
         check_folder(final.parent)
         final.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(final.parent, prefix)
         yield partial
         if final.is_dir():
             shutil.rmtree(final)
@@ -41,10 +48,7 @@ def atomic_output(path: str | os.PathLike, marker: str | None = None) -> Iterato
             raise InputError(f"cannot write {final}: {reason}; free space or choose another folder") from error
         raise
     finally:
-        if os.path.isdir(partial):
-            shutil.rmtree(partial)
-        elif os.path.exists(partial):
-            partial.unlink()
+        _remove(partial)
 
 
 def check_folder(folder: Path) -> None:
@@ -72,6 +76,21 @@ def _refuse_foreign(final: Path, marker: str | None) -> None:
             raise InputError(f"{final} holds other files (no {marker}) and is not replaced; choose another folder")
     elif marker and final.exists():
         raise InputError(f"{final} is not a folder; choose another")
+
+
+def _remove_leftovers(folder: Path, prefix: str) -> None:
+    """Remove what begins with ``prefix`` and the number of a process that is no more."""
+    for path in folder.iterdir():
+        process = path.name.removeprefix(prefix).split(".")[0]
+        if path.name.startswith(prefix) and process.isdigit() and not psutil.pid_exists(int(process)):
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if os.path.isdir(path):  # unlike Path's own methods, these take a name that is too long
+        shutil.rmtree(path)
+    elif os.path.exists(path):
+        path.unlink()
 
 
 def _disk_problem(error: Exception) -> str | None:

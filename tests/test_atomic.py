@@ -2,9 +2,13 @@ import errno
 import importlib
 import os
 import re
+import signal
 import sqlite3
+import subprocess
+import sys
 
 import pytest
+from conftest import REPO
 
 from data_prep.atomic import atomic_output
 from data_prep.errors import InputError
@@ -90,3 +94,25 @@ def test_a_full_disk_is_one_line_and_a_missing_input_is_not_taken_for_one(tmp_pa
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.raises(FileNotFoundError), atomic_output(tmp_path / "out"):
         open(tmp_path / "no such input").close()
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    program = """
+import os, signal, sys
+from data_prep.atomic import atomic_output
+with atomic_output(sys.argv[1]) as partial:
+    partial.write_text("half")
+    partial.with_name(partial.name + ".spill").mkdir()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path / "out")], cwd=REPO)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(os.listdir(tmp_path)) == 2
+    with atomic_output(tmp_path / "out") as one, atomic_output(tmp_path / "other") as other:
+        assert os.listdir(tmp_path) == []
+        one.write_text("whole")
+        other.write_text("whole")
+        with atomic_output(tmp_path / "third") as third:
+            third.write_text("whole")
+        assert one.exists()
+    assert sorted(os.listdir(tmp_path)) == ["other", "out", "third"]

@@ -449,6 +449,7 @@ build_ehr_db.main(sys.argv[1:])
     assert killed.returncode == -signal.SIGKILL
     assert not [path for path in out.iterdir() if not path.name.startswith(".mimic_iv.sqlite.partial")]
     main([*map(str, arguments)])
+    assert [path.name for path in out.iterdir()] == ["mimic_iv.sqlite"]
     assert len(select(out / "mimic_iv.sqlite", "SELECT * FROM transfers")) == 1
 
 
