@@ -2,11 +2,12 @@
 
 import errno
 import os
+import re
 import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -23,7 +24,8 @@ DISK_ERRORS = {
 def atomic_output(path: str | os.PathLike, marker: str | None = None) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` on success, remove it on failure.
 
-    What processes of this machine left there when they were killed is removed first.
+    What killed processes of this host left there is removed first. Hosts (or containers) of one name must not write the
+    same ``path``: they would not know of each other's processes.
 
     The caller creates a file at the yielded path or, with ``marker``, a folder that holds a file of that name. An older
     file is replaced. So is an older folder as a whole, if it holds the marker: any other may be somebody's data.
@@ -79,11 +81,19 @@ def _refuse_foreign(final: Path, marker: str | None) -> None:
 
 
 def _remove_leftovers(folder: Path, prefix: str) -> None:
-    """Remove what begins with ``prefix`` and the number of a process that is no more."""
+    """Remove what killed processes were writing: DuckDB's and SQLite's files and outputs within outputs included.
+
+    As far as it goes: what cannot be removed, or is removed by another process now, is in nobody's way.
+    """
+    name = re.compile(rf"\.?{re.escape(prefix)}(\d+)(\.spill|-journal|\.partial-.*)?", re.ASCII)
     for path in folder.iterdir():
-        process = path.name.removeprefix(prefix).split(".")[0]
-        if path.name.startswith(prefix) and process.isdigit() and not psutil.pid_exists(int(process)):
-            _remove(path)
+        if (match := name.fullmatch(path.name)) and not _other_process(int(match[1])):
+            with suppress(OSError):
+                _remove(path)
+
+
+def _other_process(pid: int) -> bool:
+    return pid != os.getpid() and psutil.pid_exists(pid)
 
 
 def _remove(path: Path) -> None:

@@ -115,8 +115,8 @@ class ChatModel:
 
         logging.disable_progress_bar()
         logging.set_verbosity_error()
-        on_gpu = hardware.choose(hardware.find_gpus()) == "gpu"
-        device, dtype = ("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)
+        device = "cuda" if hardware.choose(hardware.find_gpus()) == "gpu" else "cpu"
+        dtype = getattr(torch, hardware.rollout_dtype())
         try:
             model = AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype).to(device).eval()
         except torch.OutOfMemoryError as error:

@@ -18,6 +18,7 @@ from dotenv import load_dotenv
 from rich.console import Console
 
 from data_prep.errors import InputError
+from recipes import hardware
 from recipes.config import CONFIG_DIR
 from recipes.evaluation_results import RECIPES, recipe_module, write_results
 from recipes.evaluation_rows import choose_rows
@@ -33,6 +34,7 @@ def evaluate(args: argparse.Namespace, make_generator: Callable[[GenerationOptio
         InputError: an option, the dataset, a database, the model or the output folder is bad; nothing is written then.
     """
     check_options(args)
+    args.dtype = args.dtype or hardware.rollout_dtype()
     recipe = recipe_module(args.recipe)
     rows = choose_rows(recipe.load_rows(args), args.num_samples, args.seed)
     folder = run_folder(args.output_dir, args.model_name, args.run_name)

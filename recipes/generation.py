@@ -27,13 +27,13 @@ class Response:
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """``dtype`` None is that of verl's rollouts: float32 on a CPU, else bfloat16. ``temperature`` 0 is greedy."""
+    """``dtype`` of ``hardware.rollout_dtype`` is that of training. ``temperature`` 0 is greedy."""
 
     model_name: str
     max_response_length: int = 1024
     temperature: float = 0.0
     seed: int = 0
-    dtype: str | None = None
+    dtype: str = "float32"
     gpu_memory_utilization: float = 0.9
 
 
@@ -102,14 +102,13 @@ class Generator:
         from vllm.platforms import current_platform
 
         hardware = (
-            {"dtype": "float32", "enforce_eager": True}
+            {"enforce_eager": True}
             if current_platform.is_cpu()
-            else {"dtype": "bfloat16", "gpu_memory_utilization": self.options.gpu_memory_utilization}
+            else {"gpu_memory_utilization": self.options.gpu_memory_utilization}
         )
-        if self.options.dtype:
-            hardware["dtype"] = self.options.dtype
         engine = LLM(
             model=self.options.model_name,
+            dtype=self.options.dtype,
             max_model_len=max_model_len,
             seed=self.options.seed,
             **hardware,

@@ -43,6 +43,11 @@ def choose(gpus: list[Gpu]) -> str:
     return wanted
 
 
+def rollout_dtype() -> str:
+    """The dtype in which verl's rollouts sample here, as ``configs/hardware`` says. Raises as ``choose``."""
+    return "float32" if choose(find_gpus()) == "cpu" else "bfloat16"
+
+
 def ray_address() -> str | None:
     """The running Ray cluster that ``ray.init()`` will join: ``RAY_ADDRESS``, else the last local ``ray start``."""
     if os.environ.get("RAY_ADDRESS"):

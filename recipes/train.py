@@ -65,10 +65,11 @@ def overrides_for(args: argparse.Namespace) -> list[str]:
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"--{name} is {value}; give a number above 0")
     recipe = RECIPES[args.recipe]
+    preset = args.preset or preset_for(args.model_name, recipe)
     train, valid = data_files(args.data_path, recipe)
     output_dir = args.output_dir.absolute()
     overrides = [
-        f"preset={recipe.preset_folder}{args.preset or preset_for(args.model_name, recipe)}",
+        f"preset={recipe.preset_folder}{preset.removeprefix(recipe.preset_folder)}",
         override("data.train_files", train),
         override("data.val_files", valid),
         override("actor_rollout_ref.model.path", prepare(args.model_name, output_dir / "start_model", [train])),

@@ -106,5 +106,5 @@ training_stage() {
   timer=$!
   EARLIER_SECONDS=${earlier:-0} stage "$name" "$marker" "$@"
   kill "$timer" && wait "$timer" 2>/dev/null || true # waited for, so that bash says nothing about its end
-  UPSTREAM=$(key_of "$(cat "$begun")")
+  [ ! -e "$begun" ] || UPSTREAM=$(key_of "$(cat "$begun")") # older runs lack it
 }

@@ -3,6 +3,7 @@ import importlib
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -103,11 +104,13 @@ from data_prep.atomic import atomic_output
 with atomic_output(sys.argv[1]) as partial:
     partial.write_text("half")
     partial.with_name(partial.name + ".spill").mkdir()
+    partial.with_name(partial.name + "-journal").touch()
+    partial.with_name(f".{partial.name}.partial-host-1").touch()
     os.kill(os.getpid(), signal.SIGKILL)
 """
     killed = subprocess.run([sys.executable, "-c", program, str(tmp_path / "out")], cwd=REPO)
     assert killed.returncode == -signal.SIGKILL
-    assert len(os.listdir(tmp_path)) == 2
+    assert len(os.listdir(tmp_path)) == 4
     with atomic_output(tmp_path / "out") as one, atomic_output(tmp_path / "other") as other:
         assert os.listdir(tmp_path) == []
         one.write_text("whole")
@@ -116,3 +119,22 @@ with atomic_output(sys.argv[1]) as partial:
             third.write_text("whole")
         assert one.exists()
     assert sorted(os.listdir(tmp_path)) == ["other", "out", "third"]
+
+
+def test_what_a_process_of_our_own_number_left_is_removed(tmp_path):
+    name = f".out.partial-{socket.gethostname()}-{os.getpid()}"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "half").touch()
+    write_folder(tmp_path / "out")
+    assert os.listdir(tmp_path) == ["out"]
+    assert os.listdir(tmp_path / "out") == ["mine.txt"]
+
+
+def test_files_of_other_hosts_and_outputs_are_kept(tmp_path):
+    host, dead = socket.gethostname(), 2**22 + 1  # above the largest process number of Linux
+    kept = [f".out2.partial-{host}-{dead}", f".out.partial-{host}-{dead}.example.org-7", f".out.partial-x{host}-{dead}"]
+    for name in (*kept, f".out.partial-{host}-{dead}"):
+        (tmp_path / name).touch()
+    with atomic_output(tmp_path / "out") as partial:
+        partial.touch()
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "out"])

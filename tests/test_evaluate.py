@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep.errors import InputError
+from recipes import hardware
 from recipes.ehrsql_evaluation_data import read_rows
 from recipes.ehrsql_evaluation_metrics import Sample, summarize
 from recipes.evaluate import evaluate, parser
@@ -88,6 +89,22 @@ def dataset(tmp_path, rows):
 def run(tmp_path, dataset, *arguments, model="org/model"):
     given = ["--model_name", model, "--dataset_path", str(dataset), "--output_dir", str(tmp_path / "results")]
     return evaluate(parser().parse_args([*given, *arguments]), fixed_responses)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "arguments", "dtype"),
+    [
+        ([], [], "float32"),
+        ([hardware.Gpu("NVIDIA H100", 81559, "580.65.06")], [], "bfloat16"),
+        ([], ["--dtype", "bfloat16"], "bfloat16"),
+    ],
+)
+def test_the_dtype_is_that_of_training_unless_given_and_is_noted(
+    tmp_path, dataset, monkeypatch, gpus, arguments, dtype
+):
+    monkeypatch.delenv("HARDWARE", raising=False)
+    monkeypatch.setattr(hardware, "find_gpus", lambda: gpus)
+    assert json.loads((run(tmp_path, dataset, *arguments) / "results.json").read_text())["config"]["dtype"] == dtype
 
 
 def test_a_whole_evaluation(tmp_path, dataset, capsys):

@@ -132,3 +132,26 @@ def test_a_training_run_begun_anew_makes_what_follows_run_again(tmp_path):
     runs.append(bash("-euc", program, OUTPUT_DIR=str(tmp_path)))
     done = [[stage for stage in ("sft", "export") if f"{stage}: done" in run.stdout] for run in runs]
     assert done == [["sft", "export"], [], ["sft", "export"]], runs[-1].stderr
+
+
+def test_a_run_of_before_training_runs_were_told_apart_goes_on(tmp_path):
+    program = """
+        die() { echo "$*" >&2; exit 1; }
+        source scripts/stages.sh
+        mkdir -p "$OUTPUT_DIR/stages"
+        training_stage sft "$OUTPUT_DIR/sft" false
+        stage export "$OUTPUT_DIR/model" false
+    """
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "sft").mkdir()
+    (tmp_path / "model").touch()
+    marker = tmp_path / "sft" / "latest_checkpointed_iteration.txt"
+    marker.touch()
+    keys_of_both = 'source scripts/stages.sh; UPSTREAM=$(key_of false); echo "$UPSTREAM $(key_of false)"'
+    keys = bash("-euc", keys_of_both).stdout.split()
+    for (stage, output), key in zip({"sft": marker, "export": tmp_path / "model"}.items(), keys, strict=True):
+        (tmp_path / "stages" / stage).write_text(f"{key} 1\n{output}\n")
+    (tmp_path / "stages" / "sft.origin").write_text(keys[0])
+    result = bash("-euc", program, OUTPUT_DIR=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("finished before") == 2

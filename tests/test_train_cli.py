@@ -78,10 +78,11 @@ def test_left_out_names_keep_the_presets_values(data, model, tmp_path, monkeypat
     assert "wandb" not in config.trainer.logger
 
 
-def test_the_ecg_recipe_has_its_own_files_preset_and_reward(data, model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("preset", [[], ["--preset", "tiny"], ["--preset", "ecg/tiny"]])
+def test_the_ecg_recipe_has_its_own_files_preset_and_reward(data, model, tmp_path, monkeypatch, preset):
     for name in ("train", "valid"):
         (data / f"{name}.parquet").rename(data / f"grpo_{name}.parquet")
-    _, _, config = started(monkeypatch, arguments(data, model, tmp_path, "--recipe", "ecg"))
+    _, _, config = started(monkeypatch, arguments(data, model, tmp_path, "--recipe", "ecg", *preset))
     assert config.data.train_files == str(data / "grpo_train.parquet")
     assert config.data.val_files == str(data / "grpo_valid.parquet")
     tiny = compose_config("ecg_grpo", ["preset=ecg/tiny"])
