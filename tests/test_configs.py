@@ -191,3 +191,13 @@ def test_the_trainers_entry_point_composes_the_same_config(name, parquet, tmp_pa
         assert variables["VERL_PLATFORM"] == "cpu"
         assert variables["TENSORBOARD_DIR"] == str(tmp_path / "run" / "tensorboard")
         assert variables.items() <= env.items()
+
+
+@pytest.mark.parametrize("name", ["ecg", "ehrsql"])
+def test_a_cpu_computes_in_float32(name):
+    """Most laptops emulate bf16, some forty times slower."""
+    grpo = resolved(f"{name}_grpo", "hardware=cpu", "algo=grpo_kl")["actor_rollout_ref"]
+    sft = resolved(f"{name}_sft", "sft_hardware=cpu")
+    for engine in (grpo["actor"]["fsdp_config"], grpo["ref"]["fsdp_config"], sft["engine"]):
+        assert set(engine["mixed_precision"].values()) == {"fp32"}
+    assert grpo["rollout"]["dtype"] == "float32"
