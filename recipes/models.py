@@ -43,20 +43,25 @@ TINY_CHAT_TEMPLATE = (
 )
 
 
-# Digits, white space and punctuation stand alone, so that a value has the same tokens in the question and in the
-# SQL and a tiny model can copy it. What occurs in SQL only takes the space before it along, to keep the SQL short.
-TINY_SPLIT = r" ?[A-Z_]{2,}| ?[a-z]+(?:_[a-z]+)+| ?[()=<>]+|\d|\s|[^\w\s]|[^\W\d]+"
+# Where a recipe's texts are split into words. Digits stand alone, so that a tiny model sees the figures of a number.
+TINY_SPLITS = {
+    # White space and punctuation stand alone too, so that a value has the same tokens in the question and in the SQL and
+    # can be copied. What occurs in SQL only takes the space before it along, to keep the SQL short.
+    "ehrsql": r" ?[A-Z_]{2,}| ?[a-z]+(?:_[a-z]+)+| ?[()=<>]+|\d|\s|[^\w\s]|[^\W\d]+",
+    # Prose: every word takes the space before it along, which leaves two thirds of the tokens.
+    "ecg": r"\d| ?[^\W\d]+|[^\w\s]|\s",
+}
 
 
-def tiny_tokenizer(texts: Iterable[str]):
-    """A byte-level BPE trained on ``texts``, split at ``TINY_SPLIT``, with a minimal chat template."""
+def tiny_tokenizer(texts: Iterable[str], recipe: str = "ehrsql"):
+    """A byte-level BPE trained on ``texts``, split for ``recipe`` (``TINY_SPLITS``), with a minimal chat template."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(TINY_SPLIT), behavior="isolated"),
+            pre_tokenizers.Split(Regex(TINY_SPLITS[recipe]), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -81,12 +86,12 @@ def tiny_tokenizer(texts: Iterable[str]):
     )
 
 
-def make_tiny(texts: Iterable[str], out_dir: Path, seed: int = 0) -> None:
-    """Write a randomly initialised model and its tokenizer to ``out_dir``."""
+def make_tiny(texts: Iterable[str], out_dir: Path, seed: int = 0, recipe: str = "ehrsql") -> None:
+    """Write a randomly initialised model and its tokenizer for ``recipe`` to ``out_dir``."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = tiny_tokenizer(texts)
+    tokenizer = tiny_tokenizer(texts, recipe)
     torch.manual_seed(seed)
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=TINY_VOCABULARY, **TINY_SHAPE, **ids))
@@ -143,7 +148,7 @@ def corpus_texts(parquet_files: list[Path]) -> list[str]:
     return texts
 
 
-def prepare(model: str, out_dir: Path, corpus: list[Path], seed: int = 0) -> str:
+def prepare(model: str, out_dir: Path, corpus: list[Path], seed: int = 0, recipe: str = "ehrsql") -> str:
     """Make ``model`` available and return the path or hub id to load it from.
 
     Raises:
@@ -152,7 +157,7 @@ def prepare(model: str, out_dir: Path, corpus: list[Path], seed: int = 0) -> str
     if model in ("tiny", "smollm2_135m"):
         with atomic_output(out_dir, MARKER) as folder:
             if model == "tiny":
-                make_tiny(corpus_texts(corpus), folder, seed)
+                make_tiny(corpus_texts(corpus), folder, seed, recipe)
             else:
                 make_smollm2(folder)
             (folder / MARKER).write_text(json.dumps({"model": model, "seed": seed}) + "\n")
@@ -172,8 +177,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out_dir", type=Path, required=True, help="where a model made here is written")
     parser.add_argument("--corpus", type=Path, nargs="*", default=[], help="parquet files for the tiny tokenizer")
     parser.add_argument("--seed", type=int, default=0, help="of the tiny model's weights (default: 0)")
+    parser.add_argument(
+        "--recipe", choices=tuple(TINY_SPLITS), default="ehrsql", help="whose texts its tokenizer is for (default: ehrsql)"
+    )
     args = parser.parse_args(argv)
-    print(prepare(args.model, args.out_dir, args.corpus, args.seed))
+    print(prepare(args.model, args.out_dir, args.corpus, args.seed, args.recipe))
 
 
 if __name__ == "__main__":

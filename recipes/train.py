@@ -68,11 +68,12 @@ def overrides_for(args: argparse.Namespace) -> list[str]:
     preset = args.preset or preset_for(args.model_name, recipe)
     train, valid = data_files(args.data_path, recipe)
     output_dir = args.output_dir.absolute()
+    start = prepare(args.model_name, output_dir / "start_model", [train], recipe=args.recipe)
     overrides = [
         f"preset={recipe.preset_folder}{preset.removeprefix(recipe.preset_folder)}",
         override("data.train_files", train),
         override("data.val_files", valid),
-        override("actor_rollout_ref.model.path", prepare(args.model_name, output_dir / "start_model", [train])),
+        override("actor_rollout_ref.model.path", start),
         override("trainer.default_local_dir", output_dir),
     ]
     if args.num_epochs is not None:

@@ -54,7 +54,7 @@ data_and_model() { # TRAIN_FILE COMMAND...: data preparation and the start model
   if [ "$RECIPE_MODEL" = tiny ]; then # its tokenizer is trained on the data
     stage parquet "$PARQUET" "$@"
     stage model "$START_MODEL" python -m recipes.models tiny --out_dir "$START_MODEL" --seed "$SEED" \
-      --corpus "$PARQUET/sft_train.parquet" "$train"
+      --recipe "$RECIPE" --corpus "$PARQUET/sft_train.parquet" "$train"
   else
     stage model "$START_MODEL" python -m recipes.models "$RECIPE_MODEL" --out_dir "$START_MODEL"
     stage parquet "$PARQUET" "$@" --tokenizer "$START_MODEL" --max_prompt_length "$RECIPE_MAX_PROMPT_LENGTH"
