@@ -1,0 +1,42 @@
+"""recipes.models: the tokenizers of the tiny model."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recipes.models import TINY_SPLITS, tiny_tokenizer
+
+QUESTION = "What is the normal PR interval of patient 10021487, in ms?"
+PROSE = "Second-degree AV block type II is recognized by a constant PR interval with sudden dropped beats."
+SQL = "select drug from prescriptions where subject_id = 10021487 and drug = 'normal saline'"
+
+
+@pytest.fixture(scope="module", params=TINY_SPLITS)
+def tokenizer(request):
+    return tiny_tokenizer([QUESTION, PROSE, SQL] * 3, request.param)
+
+
+def tokens(tokenizer, text: str) -> list[str]:
+    return tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])
+
+
+@given(text=st.text().filter(lambda text: "<|" not in text))
+def test_text_comes_back_as_it_was(tokenizer, text):
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_a_number_is_its_digits(tokenizer):
+    assert [token for token in tokens(tokenizer, "in 10021487 ms") if token.isdigit()] == list("10021487")
+
+
+def test_a_value_can_be_copied_into_sql():
+    tokenizer = tiny_tokenizer([QUESTION, PROSE, SQL] * 3, "ehrsql")
+    question, sql = tokens(tokenizer, "is normal saline given?"), tokens(tokenizer, "drug = 'normal saline'")
+    start, length = question.index("normal"), len(tokens(tokenizer, "normal saline"))
+    assert question[start : start + length] == sql[-length - 1 : -1]
+
+
+def test_words_of_prose_take_their_space_along():
+    tokenizer = tiny_tokenizer([PROSE] * 3, "ecg")
+    assert "Ġ" not in tokens(tokenizer, PROSE)
+    assert "Ġinterval" in tokens(tokenizer, PROSE)
