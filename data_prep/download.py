@@ -120,9 +120,7 @@ def download(dataset: Dataset, out_dir: Path, base_url: str | None = None) -> No
             f"no connection to {base_url} ({reason}); check the network and run the command again to resume"
         ) from error
     except OSError as error:
-        raise InputError(
-            f"cannot write to {out_dir}: {error}; free space or choose another folder"
-        ) from error
+        raise InputError(f"cannot write to {out_dir}: {error}; free space or choose another folder") from error
 
 
 def _fetch(url: str, target: Path, sha256: str, progress: Progress) -> None:

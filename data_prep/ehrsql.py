@@ -90,9 +90,7 @@ def prepare(options: Options, console: Console) -> None:
             for q in split_questions
         ]
         seen = seen_in_train(split_questions, train)
-        counts[split] = split_counts(
-            split_questions, seen, answers, prompts, counter, options.max_prompt_length
-        )
+        counts[split] = split_counts(split_questions, seen, answers, prompts, counter, options.max_prompt_length)
         for question, prompt, status in zip(split_questions, prompts, seen, strict=True):
             answer = answers[question.gold]
             if split == "train" and answer == GOLD_FAILED:

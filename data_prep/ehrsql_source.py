@@ -53,8 +53,7 @@ def read_split(folder: Path) -> list[Question]:
         raise InputError(f"{folder}: {_some(unasked)} in label.json but not in data.json; add the questions")
     templates = _templates(folder / "annotated.json") if (folder / "annotated.json").exists() else {}
     return [
-        Question(id, index, text, labels[id], templates.get(id, ""))
-        for index, (id, text) in enumerate(texts.items())
+        Question(id, index, text, labels[id], templates.get(id, "")) for index, (id, text) in enumerate(texts.items())
     ]
 
 
@@ -138,9 +137,7 @@ def read_json(path: Path) -> Any:
         raise InputError(f"no {path}; a split needs data.json and label.json") from None
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise InputError(
-            f"{path}: bad JSON in {where}: {error.msg}; fetch or write the file again"
-        ) from error
+        raise InputError(f"{path}: bad JSON in {where}: {error.msg}; fetch or write the file again") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
 

@@ -101,9 +101,7 @@ class MimicTree:
         db.execute(MACROS)
         for table, names in COLUMNS.items():
             columns = ", ".join(f"{_cell(name)} AS {name}" for name in names.split())
-            types = {
-                name: _duckdb_type(name) if name in names.split() else "VARCHAR" for name in self._headers[table]
-            }
+            types = {name: _duckdb_type(name) if name in names.split() else "VARCHAR" for name in self._headers[table]}
             db.execute(f"""
                 CREATE VIEW {table.split("/")[1]} AS SELECT file_row, {columns}
                 FROM (SELECT row_number() OVER () AS file_row, *

@@ -45,8 +45,8 @@ TINY_CHAT_TEMPLATE = (
 
 # Where a recipe's texts are split into words. Digits stand alone, so that a tiny model sees the figures of a number.
 TINY_SPLITS = {
-    # White space and punctuation stand alone too, so that a value has the same tokens in the question and in the SQL and
-    # can be copied. What occurs in SQL only takes the space before it along, to keep the SQL short.
+    # White space and punctuation stand alone too, so that a value has the same tokens in the question and in the SQL
+    # and can be copied. What occurs in SQL only takes the space before it along, to keep the SQL short.
     "ehrsql": r" ?[A-Z_]{2,}| ?[a-z]+(?:_[a-z]+)+| ?[()=<>]+|\d|\s|[^\w\s]|[^\W\d]+",
     # Prose: every word takes the space before it along, which leaves two thirds of the tokens.
     "ecg": r"\d| ?[^\W\d]+|[^\w\s]|\s",
@@ -177,9 +177,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out_dir", type=Path, required=True, help="where a model made here is written")
     parser.add_argument("--corpus", type=Path, nargs="*", default=[], help="parquet files for the tiny tokenizer")
     parser.add_argument("--seed", type=int, default=0, help="of the tiny model's weights (default: 0)")
-    parser.add_argument(
-        "--recipe", choices=tuple(TINY_SPLITS), default="ehrsql", help="whose texts its tokenizer is for (default: ehrsql)"
-    )
+    parser.add_argument("--recipe", choices=TINY_SPLITS, default="ehrsql", help="of the tokenizer (default: ehrsql)")
     args = parser.parse_args(argv)
     print(prepare(args.model, args.out_dir, args.corpus, args.seed, args.recipe))
 

@@ -124,9 +124,7 @@ class Database:
             f"{identity[0]}?mode=ro&immutable=1", uri=True, isolation_level=None, cached_statements=0
         )
         self.connection.text_factory = _decode
-        names = self.connection.execute(
-            "SELECT lower(name) FROM sqlite_master WHERE type IN ('table', 'view')"
-        )
+        names = self.connection.execute("SELECT lower(name) FROM sqlite_master WHERE type IN ('table', 'view')")
         tables = {name for (name,) in names if not name.startswith("sqlite_")}
         if not tables:
             raise sqlite3.DatabaseError("it holds no tables")
@@ -195,9 +193,7 @@ class Database:
 def answer_request(database: Database, request: dict, settings: dict) -> dict:
     """Execute one request's SQL; every failure of a query becomes a reply."""
     try:
-        return database.execute(
-            request["sql"], settings["timeout_s"], settings["max_rows"], settings["max_bytes"]
-        )
+        return database.execute(request["sql"], settings["timeout_s"], settings["max_rows"], settings["max_bytes"])
     except Refused as error:
         return {"status": "refused", "error": str(error)}
     except TooLarge as error:

@@ -26,9 +26,7 @@ ROWS = st.integers(1, 3).flatmap(lambda width: st.lists(st.tuples(*[CELL] * widt
 
 @given(ROWS, ROWS)
 def test_equality_is_the_official_verdict(one, other):
-    assert (canonical_answer(one) == canonical_answer(other)) == (
-        process_answer(one) == process_answer(other)
-    )
+    assert (canonical_answer(one) == canonical_answer(other)) == (process_answer(one) == process_answer(other))
 
 
 @given(ROWS, st.randoms(use_true_random=False))

@@ -432,25 +432,54 @@ def test_full_disk_leaves_the_older_database_and_nothing_else(tmp_path):
     assert (out / "mimic_iv.sqlite").read_text() == "older"
 
 
-@pytest.mark.parametrize("table", ["patients", "d_items", "labevents", "cost", "transfers"])
-def test_killed_in_any_phase_the_next_build_succeeds(tmp_path, table):
-    source, out = tree(tmp_path / "tree"), tmp_path / "out"
+PHASES = ["patients", "d_items", "labevents", "cost", "transfers", "indexes", "variants"]
+WHOLE_BEFORE = {"indexes": {"mimic_iv.sqlite"}, "variants": {"mimic_iv.sqlite", "mimic_iv_indexed.sqlite"}}
+
+
+def build_until(phase: str, event: str, source: Path, out: Path) -> subprocess.CompletedProcess:
+    """The command with all it writes, in a process of its own; the Python line ``event`` runs in ``phase``."""
     program = f"""
-import os, signal, sys
+import os, resource, signal, sys
 from data_prep import build_ehr_db, ehr_progress
-def done(self, table, rows):
-    if table == {table!r}:
-        os.kill(os.getpid(), signal.SIGKILL)
-ehr_progress.BuildProgress.done = done
+def watch(place, name, phase_of):
+    function = getattr(place, name)
+    def watched(*arguments):
+        if phase_of(*arguments) == {phase!r}:
+            {event}
+        return function(*arguments)
+    setattr(place, name, watched)
+watch(ehr_progress.BuildProgress, "done", lambda self, table, rows: table)
+watch(build_ehr_db, "build_indexed", lambda path: "indexes")
+watch(build_ehr_db, "build_variants", lambda *arguments: "variants")
 build_ehr_db.main(sys.argv[1:])
 """
-    arguments = ["--data_dir", source, "--out_dir", out]
-    killed = subprocess.run([sys.executable, "-c", program, *arguments], cwd=REPO, capture_output=True)
+    arguments = ["--data_dir", source, "--out_dir", out, "--indexes", "--variants", "1"]
+    return subprocess.run([sys.executable, "-c", program, *arguments], cwd=REPO, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_killed_in_any_phase_the_next_build_succeeds(tmp_path, phase):
+    source, out = tree(tmp_path / "tree"), tmp_path / "out"
+    killed = build_until(phase, "os.kill(os.getpid(), signal.SIGKILL)", source, out)
     assert killed.returncode == -signal.SIGKILL
-    assert not [path for path in out.iterdir() if not path.name.startswith(".mimic_iv.sqlite.partial")]
-    main([*map(str, arguments)])
-    assert [path.name for path in out.iterdir()] == ["mimic_iv.sqlite"]
+    assert {path.name for path in out.iterdir() if ".partial" not in path.name} == WHOLE_BEFORE.get(phase, set())
+    main(["--data_dir", str(source), "--out_dir", str(out)])
+    assert {path.name for path in out.iterdir()} == {"mimic_iv.sqlite"} | WHOLE_BEFORE.get(phase, set())
     assert len(select(out / "mimic_iv.sqlite", "SELECT * FROM transfers")) == 1
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_disk_full_in_any_phase_leaves_what_was_whole(tmp_path, phase):
+    source, out = tree(tmp_path / "tree"), tmp_path / "out"
+    out.mkdir()
+    for name in ("mimic_iv.sqlite", "mimic_iv_indexed.sqlite", "mimic_iv.variant1.sqlite"):
+        (out / name).write_text("older")
+    full = build_until(phase, "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))", source, out)
+    assert full.returncode == 1
+    assert full.stderr.count("\n") == 1 and "free space" in full.stderr
+    older = {path.name for path in out.iterdir() if path.read_bytes() == b"older"}
+    assert {path.name for path in out.iterdir()} - older == WHOLE_BEFORE.get(phase, set())
+    assert len(list(out.iterdir())) == 3
 
 
 def test_too_little_memory_is_one_clear_line(tmp_path):

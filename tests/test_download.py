@@ -114,9 +114,7 @@ def test_a_partial_file_longer_than_the_whole_is_replaced(server, mirror, tmp_pa
     partial_file.parent.mkdir(parents=True)
     partial_file.write_bytes(b"x" * 10_000)
     fetch(server, tmp_path / "out")
-    assert sha256_file(tmp_path / "out" / "icu" / "d_items.csv.gz") == sha256_file(
-        mirror / "icu" / "d_items.csv.gz"
-    )
+    assert sha256_file(tmp_path / "out" / "icu" / "d_items.csv.gz") == sha256_file(mirror / "icu" / "d_items.csv.gz")
 
 
 def test_a_wrong_checksum_is_one_line_and_keeps_nothing(server, mirror, tmp_path):
@@ -161,9 +159,7 @@ def test_an_unwritable_folder_is_one_line(server, tmp_path):
 @pytest.mark.parametrize(
     ("terminal", "reply", "message"), [(False, "", "--accept_license"), (True, "n", "not accepted")]
 )
-def test_nothing_is_fetched_before_the_licence_is_accepted(
-    server, tmp_path, monkeypatch, terminal, reply, message
-):
+def test_nothing_is_fetched_before_the_licence_is_accepted(server, tmp_path, monkeypatch, terminal, reply, message):
     monkeypatch.setattr("sys.stdin.isatty", lambda: terminal, raising=False)
     monkeypatch.setattr("builtins.input", lambda _: reply)
     with pytest.raises(InputError, match=message):

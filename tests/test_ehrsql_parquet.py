@@ -27,9 +27,7 @@ OLDEST = "Who is the oldest?"
 def db(tmp_path: Path) -> Path:
     path = tmp_path / "hospital.sqlite"
     with sqlite3.connect(path) as database:
-        database.execute(
-            "CREATE TABLE patients (row_id INT PRIMARY KEY, subject_id INT, gender VARCHAR(5), age INT)"
-        )
+        database.execute("CREATE TABLE patients (row_id INT PRIMARY KEY, subject_id INT, gender VARCHAR(5), age INT)")
         database.execute(
             "CREATE TABLE admissions (row_id INT PRIMARY KEY, subject_id INT, admission_type VARCHAR(50), "
             "FOREIGN KEY(subject_id) REFERENCES patients(subject_id))"
@@ -55,9 +53,7 @@ def write_split(folder: Path, items: list[tuple[str, str, str]], annotated: bool
     ids = [f"{folder.name}-{number}" for number in range(len(items))]
     data = [{"id": id, "question": question} for id, (question, _, _) in zip(ids, items, strict=True)]
     (folder / "data.json").write_text(json.dumps({"version": "test", "data": data}))
-    (folder / "label.json").write_text(
-        json.dumps({id: sql for id, (_, sql, _) in zip(ids, items, strict=True)})
-    )
+    (folder / "label.json").write_text(json.dumps({id: sql for id, (_, sql, _) in zip(ids, items, strict=True)}))
     if annotated:
         records = [{"id": id, "template": template} for id, (_, _, template) in zip(ids, items, strict=True)]
         (folder / "annotated.json").write_text(json.dumps(records))
@@ -164,10 +160,7 @@ def test_one_known_skeleton_makes_a_whole_template_seen(data, db):
 
 
 def test_skeleton_masks_values_only():
-    assert (
-        sql_skeleton("SELECT a1 FROM t WHERE b = 'it''s' AND c > 1.5")
-        == "select a1 from t where b = ? and c > ?"
-    )
+    assert sql_skeleton("SELECT a1 FROM t WHERE b = 'it''s' AND c > 1.5") == "select a1 from t where b = ? and c > ?"
     assert sql_skeleton("SELECT a FROM t") != sql_skeleton("SELECT b FROM t")
 
 
@@ -199,9 +192,7 @@ def test_same_seed_same_bytes_other_seed_other_draw(data, db):
 def test_prompts_hold_schema_time_and_the_rule_to_abstain(db):
     systems = {}
     for name in prompt_names():
-        messages = PromptBuilder(name, db).messages(
-            "Who?", [{"question": "Which one?", "answer": "SELECT 7"}]
-        )
+        messages = PromptBuilder(name, db).messages("Who?", [{"question": "Which one?", "answer": "SELECT 7"}])
         assert messages[-1] == {"role": "user", "content": "Who?"}
         systems[name] = messages[0]["content"] if len(messages) == 2 else None
     assert systems.pop("question_only") is None
@@ -229,9 +220,7 @@ def test_few_shot_examples_come_from_the_given_gold_and_never_answer_their_own_p
     shown = set()
     for row in [*taught.values(), *pd.read_parquet(out / "train.parquet")["prompt"]]:
         system = row[0]["content"]
-        shown |= {
-            line.removeprefix("Question: ") for line in system.splitlines() if line.startswith("Question: ")
-        }
+        shown |= {line.removeprefix("Question: ") for line in system.splitlines() if line.startswith("Question: ")}
     assert shown and shown <= taught.keys()
     assert all(f"Question: {question}\n" not in row[0]["content"] for question, row in taught.items())
 
@@ -482,9 +471,7 @@ def test_real_gold_gives_the_published_answers(shared_data, tmp_path):
         truths = {row.extra_info["id"]: row.reward_model["ground_truth"] for row in rows.itertuples()}
         published = json.loads((source / split / "answer.json").read_text())
         assert len(verified[split]) > least
-        wrong = [
-            id for id in verified[split] if truths[id] != canonical_answer(ast.literal_eval(published[id]))
-        ]
+        wrong = [id for id in verified[split] if truths[id] != canonical_answer(ast.literal_eval(published[id]))]
         assert wrong == []
 
     counts = json.loads((out / "manifest.json").read_text())["counts"]

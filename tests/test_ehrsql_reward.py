@@ -36,9 +36,7 @@ ENDLESS = "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s) SELEC
 def db_path(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("database") / "ehr.sqlite"
     connection = sqlite3.connect(path)
-    connection.executescript(
-        "CREATE TABLE patients (subject_id INTEGER); INSERT INTO patients VALUES (1), (2);"
-    )
+    connection.executescript("CREATE TABLE patients (subject_id INTEGER); INSERT INTO patients VALUES (1), (2);")
     connection.close()
     return str(path)
 
@@ -167,9 +165,7 @@ def test_verl_loads_and_calls_it_from_its_path(db_path):
     reward = pytest.importorskip("verl.trainer.ppo.reward")
     path = Path(__file__).resolve().parent.parent / "reward_fns" / "ehrsql.py"
     custom = {"path": str(path), "name": "compute_score", "reward_kwargs": {"executed": 0.2}}
-    function = reward.get_custom_reward_fn(
-        omegaconf.OmegaConf.create({"reward": {"custom_reward_function": custom}})
-    )
+    function = reward.get_custom_reward_fn(omegaconf.OmegaConf.create({"reward": {"custom_reward_function": custom}}))
     with ThreadPoolExecutor(4) as pool:
         calls = [
             pool.submit(

@@ -101,7 +101,7 @@ def test_the_chat_looks_where_the_settings_say(tmp_path, env, arguments, message
 
 def stages(tmp_path, script: str) -> list[str]:
     """Run a script of stages and return the lines it printed."""
-    source = f"OUTPUT_DIR={tmp_path}; die() {{ echo \"$*\"; exit 1; }}; source scripts/stages.sh; take_lock\n{script}"
+    source = f'OUTPUT_DIR={tmp_path}; die() {{ echo "$*"; exit 1; }}; source scripts/stages.sh; take_lock\n{script}'
     lines = subprocess.run(["bash", "-c", source], cwd=REPO, capture_output=True, text=True).stdout.splitlines()
     return [line for line in lines if "done in" not in line]
 

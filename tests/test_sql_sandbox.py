@@ -150,9 +150,7 @@ def test_the_process_sees_no_environment_and_keeps_no_folder(sandbox, db_path, m
 def test_the_process_may_not_write_files(sandbox, db_path):
     sandbox.execute(db_path, "SELECT 1")
     limits = Path(f"/proc/{process_ids(sandbox)[0]}/limits").read_text()
-    assert [line.split()[3:5] for line in limits.splitlines() if line.startswith("Max file size")] == [
-        ["0", "0"]
-    ]
+    assert [line.split()[3:5] for line in limits.splitlines() if line.startswith("Max file size")] == [["0", "0"]]
 
 
 PARENT = """
@@ -236,9 +234,7 @@ def test_a_hard_cpu_limit_of_the_shell_is_kept(db_path):
 
 
 def test_many_threads_share_a_sandbox(db_path):
-    queries = [
-        (f"SELECT n FROM numbers WHERE n = {n % 90}", [(n % 90,)] if n % 90 else []) for n in range(600)
-    ]
+    queries = [(f"SELECT n FROM numbers WHERE n = {n % 90}", [(n % 90,)] if n % 90 else []) for n in range(600)]
     queries += [("DROP TABLE numbers", None)] * 20 + [(ENDLESS.format(5), None)] * 4
     random.Random(0).shuffle(queries)
     with SqlSandbox(workers=2, timeout_s=0.5, cache_size=50) as sandbox, ThreadPoolExecutor(16) as pool:

@@ -1,6 +1,5 @@
 """Extraction of an answer from raw model text, and the official clean-up."""
 
-
 import official_scorer
 import pytest
 from hypothesis import example, given

@@ -47,4 +47,3 @@ class BoundedServerAdapter(ServerAdapter):
             context.setsockopt(zmq.SNDTIMEO, -1)
             context.setsockopt(zmq.RCVTIMEO, -1)
             context.setsockopt(zmq.LINGER, -1)
-
