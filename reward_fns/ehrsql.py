@@ -95,9 +95,10 @@ def grade(
 
     Raises ``DatabaseError`` or ``SandboxError`` when the query cannot be judged; never for what the text says.
     """
-    check_database(db_path)  # whatever the text says: without it no verdict is worth anything
     extraction = extract_sql(solution_str)
     execution = None
+    if extraction.sql is None:
+        check_database(db_path)  # as an execution does: without a database no verdict is worth anything
     if extraction.abstained:
         answer, pred = ABSTAIN, "abstain"
     else:

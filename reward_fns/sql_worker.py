@@ -64,6 +64,8 @@ _READS = {
 _AGGREGATES = {b"AggStep", b"AggStep1", b"AggInverse"}
 _CONSTANTS = {b"String8", b"String", b"Blob"}
 _CALLS = {b"Function", b"PureFunc"}
+_OPENS = {b"VOpen", b"OpenRead"}
+_TELLING = _READS | _AGGREGATES | _CONSTANTS | _CALLS | _OPENS
 
 _QUERY = re.compile(r"(?:\s|/\*.*?\*/)*+(SELECT|WITH|VALUES)\b", re.IGNORECASE)
 # The clean-up has replaced the clock's legal spellings. Others would make the answer depend on the day of the run: a
@@ -171,7 +173,7 @@ class Database:
         """
         self.connection.text_factory = bytes  # faster, and these are hundreds of short texts
         try:
-            program = self.connection.execute(f"EXPLAIN {sql}").fetchall()
+            program = [row for row in self.connection.execute(f"EXPLAIN {sql}") if row[1] in _TELLING]
         finally:
             self.connection.text_factory = _decode
         cursors = set()

@@ -319,6 +319,6 @@ def test_ten_thousand_samples_with_five_percent_hostile_ones(db_path):
         else:
             assert execution.status != "ok" or len(execution.answer) < 100
     assert hashlib.sha256(db_path.read_bytes()).digest() == before
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(os.listdir("/proc/self/fd")) <= descriptors  # less where garbage of other tests was collected
     assert not any(Path(f"/proc/{process}").exists() for process in processes)
     assert resource.getrlimit(resource.RLIMIT_AS) == limit
