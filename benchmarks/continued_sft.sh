@@ -11,7 +11,7 @@ continue_sft() { # PROMPTS: from START_MODEL to models/continued_sft
   training_stage continued_sft "$OUTPUT_DIR/continued_sft" python -m recipes.launch "${RECIPE}_sft" "${SFT_CHOICES[@]}" \
     data.train_files="$PARQUET/sft_train.parquet" data.val_files="$PARQUET/sft_valid.parquet" model.path="$START_MODEL" \
     trainer.seed="$SEED" trainer.default_local_dir="$OUTPUT_DIR/continued_sft" \
-    trainer.total_training_steps="$steps" trainer.total_epochs=$((steps * RECIPE_SFT_BATCH_SIZE / rows + 1)) \
+    trainer.total_training_steps="$steps" trainer.total_epochs=$((steps / (rows / RECIPE_SFT_BATCH_SIZE) + 1)) \
     trainer.save_freq="$steps" trainer.test_freq=-1
   stage export_continued_sft "$MODELS/continued_sft" python -m recipes.export \
     --checkpoint_dir "$OUTPUT_DIR/continued_sft" --start_model "$START_MODEL" --prompts "$1" \

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import socket
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -107,5 +108,8 @@ def _disk_problem(error: Exception) -> str | None:
     """What is wrong with the disk, None if the error is about something else."""
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         return error.strerror
+    if isinstance(error, sqlite3.OperationalError):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the module's own errors have none
+        return str(error) if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) else None
     full = os.strerror(errno.ENOSPC)
     return full if full in str(error) else None  # DuckDB and safetensors wrap the system's error in their own

@@ -160,7 +160,7 @@ def prepare(model: str, out_dir: Path, corpus: list[Path], seed: int = 0, recipe
                 make_tiny(corpus_texts(corpus), folder, seed, recipe)
             else:
                 make_smollm2(folder)
-            (folder / MARKER).write_text(json.dumps({"model": model, "seed": seed}) + "\n")
+            (folder / MARKER).write_text(json.dumps({"model": model, "seed": seed, "recipe": recipe}) + "\n")
         return str(out_dir)
     if Path(model).is_dir():
         if not (Path(model) / "config.json").is_file():

@@ -433,14 +433,18 @@ def test_full_disk_leaves_the_older_database_and_nothing_else(tmp_path):
 
 
 PHASES = ["patients", "d_items", "labevents", "cost", "transfers", "indexes", "variants"]
+ALL_OUTPUTS = ["--indexes", "--variants", "1"]
 WHOLE_BEFORE = {"indexes": {"mimic_iv.sqlite"}, "variants": {"mimic_iv.sqlite", "mimic_iv_indexed.sqlite"}}
 
 
 def build_until(phase: str, event: str, source: Path, out: Path) -> subprocess.CompletedProcess:
-    """The command with all it writes, in a process of its own; the Python line ``event`` runs in ``phase``."""
+    """The command with all it writes, in a process of its own; the Python line ``event`` runs in ``phase``.
+
+    That is at a table's end, or when the indexed copy or the variant is written and still to be changed.
+    """
     program = f"""
 import os, resource, signal, sys
-from data_prep import build_ehr_db, ehr_progress
+from data_prep import build_ehr_db, ehr_indexes, ehr_progress, ehr_variants
 def watch(place, name, phase_of):
     function = getattr(place, name)
     def watched(*arguments):
@@ -449,12 +453,12 @@ def watch(place, name, phase_of):
         return function(*arguments)
     setattr(place, name, watched)
 watch(ehr_progress.BuildProgress, "done", lambda self, table, rows: table)
-watch(build_ehr_db, "build_indexed", lambda path: "indexes")
-watch(build_ehr_db, "build_variants", lambda *arguments: "variants")
+watch(ehr_indexes, "closing", lambda copy: "indexes")
+watch(ehr_variants, "_exchange_values", lambda built, seed: "variants")
 build_ehr_db.main(sys.argv[1:])
 """
-    arguments = ["--data_dir", source, "--out_dir", out, "--indexes", "--variants", "1"]
-    return subprocess.run([sys.executable, "-c", program, *arguments], cwd=REPO, capture_output=True, text=True)
+    command = [sys.executable, "-c", program, "--data_dir", source, "--out_dir", out, *ALL_OUTPUTS]
+    return subprocess.run(command, cwd=REPO, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -463,14 +467,15 @@ def test_killed_in_any_phase_the_next_build_succeeds(tmp_path, phase):
     killed = build_until(phase, "os.kill(os.getpid(), signal.SIGKILL)", source, out)
     assert killed.returncode == -signal.SIGKILL
     assert {path.name for path in out.iterdir() if ".partial" not in path.name} == WHOLE_BEFORE.get(phase, set())
-    main(["--data_dir", str(source), "--out_dir", str(out)])
-    assert {path.name for path in out.iterdir()} == {"mimic_iv.sqlite"} | WHOLE_BEFORE.get(phase, set())
+    main(["--data_dir", str(source), "--out_dir", str(out), *ALL_OUTPUTS])
+    assert {path.name for path in out.iterdir()} == WHOLE_BEFORE["variants"] | {"mimic_iv.variant1.sqlite"}
     assert len(select(out / "mimic_iv.sqlite", "SELECT * FROM transfers")) == 1
 
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_disk_full_in_any_phase_leaves_what_was_whole(tmp_path, phase):
-    source, out = tree(tmp_path / "tree"), tmp_path / "out"
+    labs = [f"1,11,50,2150-03-02 11:00:00,{value},u" for value in range(50)]  # for a variant to exchange
+    source, out = tree(tmp_path / "tree", labevents=labs), tmp_path / "out"
     out.mkdir()
     for name in ("mimic_iv.sqlite", "mimic_iv_indexed.sqlite", "mimic_iv.variant1.sqlite"):
         (out / name).write_text("older")
