@@ -63,6 +63,13 @@ def test_settings_of_the_ecg_scripts_become_choices(variables, arguments, choice
     assert result.stdout.strip() == choices
 
 
+@pytest.mark.parametrize("recipe", ["ehrsql", "ecg"])
+def test_the_tiny_model_is_made_for_the_recipe(recipe):
+    program = f'source scripts/{recipe}.sh; stage() {{ echo "$*"; }}; data_and_model data/train.parquet true'
+    result = bash("-euc", program, "scripts/test", RECIPE_MODEL="tiny", PARQUET="data", MODELS="models")
+    assert f" --recipe {recipe} --corpus data/sft_train.parquet data/train.parquet" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("variables", "named"),
     [

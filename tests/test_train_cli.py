@@ -1,7 +1,10 @@
 import os
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from transformers import AutoTokenizer
 
 from data_prep.errors import InputError
 from recipes import hardware, launch, train
@@ -76,6 +79,16 @@ def test_left_out_names_keep_the_presets_values(data, model, tmp_path, monkeypat
     assert config.recipe.model == "tiny"  # a model that no preset names, on a CPU
     assert config.trainer.total_training_steps == config.recipe.grpo.steps
     assert "wandb" not in config.trainer.logger
+
+
+@pytest.mark.parametrize("recipe", train.RECIPES)
+def test_the_tiny_model_is_made_for_the_recipe(tmp_path, monkeypatch, recipe):
+    for name in ("train", "valid"):
+        rows = {"prompt": [[{"role": "user", "content": "Which leads show the inferior wall?"}]]}
+        pq.write_table(pa.table(rows), tmp_path / f"{train.RECIPES[recipe].file_prefix}{name}.parquet")
+    _, _, config = started(monkeypatch, arguments(tmp_path, "tiny", tmp_path, "--recipe", recipe))
+    tokenizer = AutoTokenizer.from_pretrained(config.actor_rollout_ref.model.path)
+    assert ("\u0120" in tokenizer.tokenize("the inferior wall")) == (recipe == "ehrsql")  # a space of its own
 
 
 @pytest.mark.parametrize("preset", [[], ["--preset", "tiny"], ["--preset", "ecg/tiny"]])
