@@ -18,13 +18,17 @@ from recipes.monitor import Drift, check_graded, rollout_metrics
 FIELDS = ("uid", "responses", "data_source", "extra_fields", "metrics")
 # Of the run's folder.
 BASELINE_FILE = "monitor_baseline.json"
+POLL_S = 0.2  # how often a step looks whether its rollouts are complete; verl's 2 s are a good part of a short step
 MAX_RESTARTS = 10  # of a reward worker; one that dies more often has a cause that a restart does not mend
 
 
 @register_trainer("monitored")
 class MonitoredTrainer(PPOTrainerSync):
     def __init__(self, config: DictConfig):
+        # verl tells a synchronous trainer from the others by this name, e.g. to choose the replay buffer.
+        config.trainer.v1.trainer_mode = "sync"
         super().__init__(config)
+        self.replay_buffer.poll_interval = POLL_S
         monitor = OmegaConf.to_container(config.monitor)
         self.drift = Drift(**monitor, file=Path(config.trainer.default_local_dir) / BASELINE_FILE)
 
