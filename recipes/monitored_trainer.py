@@ -18,7 +18,7 @@ from recipes.monitor import Drift, check_graded, rollout_metrics
 FIELDS = ("uid", "responses", "data_source", "extra_fields", "metrics")
 # Of the run's folder.
 BASELINE_FILE = "monitor_baseline.json"
-POLL_S = 0.2  # how often a step looks whether its rollouts are complete; verl's 2 s are a good part of a short step
+POLL_S = 0.5  # how often a step looks whether its rollouts are complete; verl's 2 s are a good part of a short step
 MAX_RESTARTS = 10  # of a reward worker; one that dies more often has a cause that a restart does not mend
 
 
