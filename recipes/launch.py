@@ -15,6 +15,8 @@ from pathlib import Path
 from dotenv import load_dotenv
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
+from pyarrow import ArrowException
+from pyarrow.parquet import read_metadata
 
 from data_prep.errors import InputError
 from recipes import hardware
@@ -46,7 +48,7 @@ def command(name: str, overrides: list[str]) -> tuple[list[str], dict[str, str]]
     ``GPUS_PER_NODE``, which the configs read, into this process's environment.
 
     Raises:
-        InputError: an override does not exist, a GPU or a data file is missing.
+        InputError: an override does not exist, a GPU or a data file is missing, or the data do not fill one batch.
     """
     gpus = hardware.find_gpus()
     if not any(text.startswith(("hardware=", "sft_hardware=")) for text in overrides):
@@ -94,6 +96,21 @@ def _check(config: DictConfig, gpus: list[hardware.Gpu]) -> None:
         for file in [files] if isinstance(files, str) else files or []:
             if not Path(file).expanduser().is_file():
                 raise InputError(f"no such file: {file}; make it with data_prep and set data.{key}")
+    _check_enough_rows(config)
+
+
+def _check_enough_rows(config: DictConfig) -> None:
+    """verl leaves incomplete batches out: of fewer rows than one batch it makes none, and ends in a traceback."""
+    files, batch = config.data.train_files, config.data.train_batch_size
+    files = [Path(file).expanduser() for file in ([files] if isinstance(files, str) else files)]
+    if any(file.suffix != ".parquet" for file in files):
+        return  # verl reads JSON too
+    try:
+        rows = sum(read_metadata(file).num_rows for file in files)
+    except (ArrowException, OSError) as error:
+        raise InputError(f"cannot read data.train_files: {error}; prepare the data again") from error
+    if rows < batch:
+        raise InputError(f"data.train_files has {rows} rows, too few for a batch of {batch}; lower the batch size")
 
 
 def _variables(config: DictConfig) -> dict[str, str]:

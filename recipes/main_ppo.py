@@ -12,7 +12,7 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
 from data_prep.errors import InputError
-from recipes.monitor import RewardFailed
+from recipes.monitor import TrainingFailed
 
 
 @ray.remote
@@ -28,7 +28,7 @@ def main(config: DictConfig) -> None:
     validate_config(config, need_reference_policy(config), need_critic(config))
     try:
         run_ppo(config, task_runner_class=TaskRunner)
-    except RewardFailed as error:  # with Ray's traceback around its cause
+    except TrainingFailed as error:  # with Ray's traceback around its cause
         raise InputError(str(error.cause)) from None
 
 

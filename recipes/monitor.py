@@ -18,15 +18,15 @@ from data_prep.errors import InputError
 KINDS = ("factor", "rise", "fall")
 
 
-class RewardFailed(RuntimeError):
-    """No rollout of a step could be graded: training on would teach nothing."""
+class TrainingFailed(RuntimeError):
+    """Training cannot go on, or would teach nothing; the message is one line for the user."""
 
 
 def check_graded(step: int, rewards: Sequence[Mapping[str, Any]]) -> None:
-    """Raise ``RewardFailed`` if the grader failed on every rollout of this step; ``pred`` says why, where it is set."""
+    """Raise ``TrainingFailed`` if the grader failed on every rollout of this step; ``pred``, where set, says why."""
     if all(reward.get("grader_failed") for reward in rewards):
         cause = rewards[0].get("pred", "its log line above says why")
-        raise RewardFailed(f"no rollout of step {step} could be graded ({cause}); mend it and start again to resume")
+        raise TrainingFailed(f"no rollout of step {step} could be graded ({cause}); mend it and start again to resume")
 
 
 def rollout_metrics(

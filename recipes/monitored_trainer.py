@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from verl.experimental.reward_loop import RewardLoopWorker
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 
-from recipes.monitor import Drift, check_graded, rollout_metrics
+from recipes.monitor import Drift, TrainingFailed, check_graded, rollout_metrics
 
 FIELDS = ("uid", "responses", "data_source", "extra_fields", "metrics")
 # Of the run's folder.
@@ -31,6 +31,14 @@ class MonitoredTrainer(PPOTrainerSync):
         self.replay_buffer.poll_interval = POLL_S
         monitor = OmegaConf.to_container(config.monitor)
         self.drift = Drift(**monitor, file=Path(config.trainer.default_local_dir) / BASELINE_FILE)
+
+    def _init_dataloader(self) -> None:
+        super()._init_dataloader()
+        if self.steps_per_epoch == 0:
+            raise TrainingFailed(
+                f"{len(self.train_dataset)} prompts of data.train_files are short enough, too few for a batch of "
+                f"{self.config.data.train_batch_size}; raise recipe.max_prompt_length, or lower the batch size"
+            )
 
     def get_reward_handles(self) -> list[ray.actor.ActorHandle] | None:
         """Reward workers as verl starts them, but that Ray restarts when they die, and whose calls it repeats then."""

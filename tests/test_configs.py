@@ -1,6 +1,7 @@
 import itertools
 import subprocess
 
+import pandas as pd
 import pytest
 import yaml
 from omegaconf import OmegaConf
@@ -153,11 +154,28 @@ def test_an_incomplete_preset_is_refused():
 
 @pytest.fixture
 def parquet(tmp_path):
-    """A file whose path needs quoting in a Hydra override."""
+    """A file of 32 rows whose path needs quoting in a Hydra override."""
     path = tmp_path / "it's a folder, with = and {signs}" / "train.parquet"
     path.parent.mkdir()
-    path.touch()
+    pd.DataFrame({"prompt": ["a question"] * 32}).to_parquet(path)
     return path
+
+
+@pytest.mark.parametrize("name", ["ecg_grpo", "ehrsql_sft"])
+def test_data_must_fill_a_batch(name, parquet, monkeypatch):
+    monkeypatch.setenv("HARDWARE", "cpu")
+    key = "grpo" if name.endswith("_grpo") else "sft"
+    files = [launch.override(f"data.{split}_files", parquet) for split in ("train", "val")]
+    launch.command(name, [*files, f"recipe.{key}.batch_size=32"])
+    with pytest.raises(InputError, match="32 rows, too few for a batch of 33"):
+        launch.command(name, [*files, f"recipe.{key}.batch_size=33"])
+
+
+def test_a_damaged_data_file_is_named(parquet, monkeypatch):
+    monkeypatch.setenv("HARDWARE", "cpu")
+    parquet.write_bytes(parquet.read_bytes()[:-20])
+    with pytest.raises(InputError, match="cannot read data.train_files.*train.parquet"):
+        launch.command("ecg_grpo", [launch.override(f"data.{split}_files", parquet) for split in ("train", "val")])
 
 
 @pytest.mark.parametrize("name", ["ecg_grpo", "ehrsql_grpo", "ehrsql_sft"])

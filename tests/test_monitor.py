@@ -1,7 +1,7 @@
 import pytest
 
 from data_prep.errors import InputError
-from recipes.monitor import Drift, RewardFailed, check_alarms, check_graded, rollout_metrics
+from recipes.monitor import Drift, TrainingFailed, check_alarms, check_graded, rollout_metrics
 
 REWARD = {"score": 0.5, "acc": 1.0, "contradiction": 0.0}
 
@@ -96,5 +96,5 @@ def test_a_step_that_could_not_be_graded_ends_the_run():
     failed, graded = {"grader_failed": 1.0, "pred": "grader failed: no database"}, {"grader_failed": 0.0}
     check_graded(3, [failed, graded])
     check_graded(3, [{"score": 1.0}])
-    with pytest.raises(RewardFailed, match="step 3 .*no database"):
+    with pytest.raises(TrainingFailed, match="step 3 .*no database"):
         check_graded(3, [failed, failed])

@@ -26,3 +26,14 @@ def test_it_looks_for_complete_rollouts_more_often_than_verl(trainer, monkeypatc
     monkeypatch.setattr("verl.trainer.ppo.v1.replay_buffer.time.sleep", waits.append)
     trainer.replay_buffer._wait_for_next_poll("train", 0.0)
     assert waits == [POLL_S]
+
+
+def test_prompts_too_few_for_a_batch_end_the_run(trainer, monkeypatch):
+    from recipes.monitor import TrainingFailed
+
+    def init_dataloader(self):
+        self.train_dataset, self.steps_per_epoch = ["one prompt"], 0
+
+    monkeypatch.setattr("verl.trainer.ppo.v1.PPOTrainerSync._init_dataloader", init_dataloader)
+    with pytest.raises(TrainingFailed, match="1 prompts .* batch of 32"):
+        trainer._init_dataloader()

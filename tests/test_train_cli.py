@@ -10,6 +10,9 @@ from data_prep.errors import InputError
 from recipes import hardware, launch, train
 from recipes.config import compose_config
 
+# As many as a batch of any preset.
+PROMPTS = pa.table({"prompt": [[{"role": "user", "content": "Which leads show the inferior wall?"}]] * 1024})
+
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch, tmp_path):
@@ -24,8 +27,8 @@ def no_gpu(monkeypatch, tmp_path):
 def data(tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
-    (folder / "train.parquet").touch()
-    (folder / "valid.parquet").touch()
+    for name in ("train", "valid"):
+        pq.write_table(PROMPTS, folder / f"{name}.parquet")
     return folder
 
 
@@ -84,8 +87,7 @@ def test_left_out_names_keep_the_presets_values(data, model, tmp_path, monkeypat
 @pytest.mark.parametrize("recipe", train.RECIPES)
 def test_the_tiny_model_is_made_for_the_recipe(tmp_path, monkeypatch, recipe):
     for name in ("train", "valid"):
-        rows = {"prompt": [[{"role": "user", "content": "Which leads show the inferior wall?"}]]}
-        pq.write_table(pa.table(rows), tmp_path / f"{train.RECIPES[recipe].file_prefix}{name}.parquet")
+        pq.write_table(PROMPTS, tmp_path / f"{train.RECIPES[recipe].file_prefix}{name}.parquet")
     _, _, config = started(monkeypatch, arguments(tmp_path, "tiny", tmp_path, "--recipe", recipe))
     tokenizer = AutoTokenizer.from_pretrained(config.actor_rollout_ref.model.path)
     assert ("\u0120" in tokenizer.tokenize("the inferior wall")) == (recipe == "ehrsql")  # a space of its own
