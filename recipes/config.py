@@ -22,7 +22,7 @@ WHOLE_NUMBERS = (
     *("recipe.max_prompt_length", "recipe.max_response_length", "recipe.max_length"),
     *("recipe.sft.batch_size", "recipe.sft.epochs"),
     *("recipe.grpo.batch_size", "recipe.grpo.rollouts", "recipe.grpo.epochs", "recipe.grpo.steps"),
-    *("trainer.total_epochs", "trainer.total_training_steps"),
+    *("data.train_batch_size", "trainer.total_epochs", "trainer.total_training_steps"),
 )
 NUMBERS = ("recipe.sft.learning_rate", "recipe.grpo.learning_rate")
 

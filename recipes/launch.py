@@ -101,14 +101,16 @@ def _check(config: DictConfig, gpus: list[hardware.Gpu]) -> None:
 
 def _check_enough_rows(config: DictConfig) -> None:
     """verl leaves incomplete batches out: of fewer rows than one batch it makes none, and ends in a traceback."""
-    files, batch = config.data.train_files, config.data.train_batch_size
-    files = [Path(file).expanduser() for file in ([files] if isinstance(files, str) else files)]
-    if any(file.suffix != ".parquet" for file in files):
-        return  # verl reads JSON too
-    try:
-        rows = sum(read_metadata(file).num_rows for file in files)
-    except (ArrowException, OSError) as error:
-        raise InputError(f"cannot read data.train_files: {error}; prepare the data again") from error
+    files, batch = config.data.train_files or [], config.data.train_batch_size
+    rows = 0
+    for file in [files] if isinstance(files, str) else files:
+        if not file.endswith(".parquet"):
+            return  # verl reads JSON too
+        try:
+            rows += read_metadata(Path(file).expanduser()).num_rows
+        except (ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"cannot read {file}: {reason}; prepare the data again") from error
     if rows < batch:
         raise InputError(f"data.train_files has {rows} rows, too few for a batch of {batch}; lower the batch size")
 

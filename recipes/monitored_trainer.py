@@ -4,6 +4,7 @@ Registered with verl as ``trainer.v1.trainer_mode: monitored`` by importing this
 function's score, but none of the other values that it returns, and ends when a reward worker dies.
 """
 
+from collections import Counter
 from pathlib import Path
 from statistics import fmean
 
@@ -19,6 +20,8 @@ FIELDS = ("uid", "responses", "data_source", "extra_fields", "metrics")
 # Of the run's folder.
 BASELINE_FILE = "monitor_baseline.json"
 POLL_S = 0.5  # how often a step looks whether its rollouts are complete; verl's 2 s are a good part of a short step
+MAX_DRAWN = 20  # batches of prompts that one step may draw in place of those that DAPO drops
+LONGER_PROMPTS = "raise recipe.max_prompt_length and recipe.max_length"
 MAX_RESTARTS = 10  # of a reward worker; one that dies more often has a cause that a restart does not mend
 
 
@@ -29,16 +32,33 @@ class MonitoredTrainer(PPOTrainerSync):
         config.trainer.v1.trainer_mode = "sync"
         super().__init__(config)
         self.replay_buffer.poll_interval = POLL_S
+        self.drawn: Counter[int] = Counter()  # prompts by step
         monitor = OmegaConf.to_container(config.monitor)
         self.drift = Drift(**monitor, file=Path(config.trainer.default_local_dir) / BASELINE_FILE)
 
     def _init_dataloader(self) -> None:
-        super()._init_dataloader()
+        try:
+            super()._init_dataloader()
+        except ValueError as error:  # torch's, of a data set without a prompt
+            if len(self.train_dataset) and len(self.val_dataset):
+                raise
+            empty = "data.val_files" if len(self.train_dataset) else "data.train_files"
+            raise TrainingFailed(f"no prompt of {empty} is short enough; {LONGER_PROMPTS}") from error
         if self.steps_per_epoch == 0:
             raise TrainingFailed(
-                f"{len(self.train_dataset)} prompts of data.train_files are short enough, too few for a batch of "
-                f"{self.config.data.train_batch_size}; raise recipe.max_prompt_length, or lower the batch size"
+                f"{len(self.train_dataset)} prompts of data.train_files are left, too few for a batch of "
+                f"{self.config.data.train_batch_size}; lower the batch size, or {LONGER_PROMPTS}"
             )
+
+    def _add_prompts_to_generate(self, num_prompts: int) -> int:
+        """Called where DAPO has dropped groups of equal rewards. verl would go on for ever."""
+        self.drawn[self.global_steps] += num_prompts
+        if self.drawn[self.global_steps] > MAX_DRAWN * self.config.data.train_batch_size:
+            raise TrainingFailed(
+                f"step {self.global_steps} found too few prompts whose answers earn different rewards, in "
+                f"{MAX_DRAWN} times as many as it needs; use algo=grpo or other data, or see whether the grader fails"
+            )
+        return super()._add_prompts_to_generate(num_prompts)
 
     def get_reward_handles(self) -> list[ray.actor.ActorHandle] | None:
         """Reward workers as verl starts them, but that Ray restarts when they die, and whose calls it repeats then."""

@@ -174,7 +174,7 @@ def test_data_must_fill_a_batch(name, parquet, monkeypatch):
 def test_a_damaged_data_file_is_named(parquet, monkeypatch):
     monkeypatch.setenv("HARDWARE", "cpu")
     parquet.write_bytes(parquet.read_bytes()[:-20])
-    with pytest.raises(InputError, match="cannot read data.train_files.*train.parquet"):
+    with pytest.raises(InputError, match="cannot read .*train.parquet"):
         launch.command("ecg_grpo", [launch.override(f"data.{split}_files", parquet) for split in ("train", "val")])
 
 
