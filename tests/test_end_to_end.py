@@ -198,6 +198,19 @@ def test_lora_with_kl_trains_and_merges(work, sft_model):
     assert figures["logprob_difference_mean"] < figures["logprob_difference_of_start_mean"]
 
 
+def test_dapo_trains_on_groups_of_unequal_rewards(work, sft_model):
+    dumps = work / "dapo_rollouts"
+    overrides = ["algo=dapo", "trainer.total_training_steps=1", "trainer.save_freq=-1"]
+    overrides += ["trainer.val_before_train=False", "trainer.test_freq=-1", f"trainer.rollout_data_dir={dumps}"]
+    run(grpo(work, "dapo", *overrides))
+    scores: dict[str, list[float]] = {}
+    for line in (dumps / "1.jsonl").read_text().splitlines():
+        rollout = json.loads(line)
+        scores.setdefault(rollout["input"], []).append(rollout["score"])
+    assert [len(group) for group in scores.values()] == [4] * 4
+    assert all(len(set(group)) > 1 for group in scores.values())
+
+
 def test_an_ecg_step_logs_its_monitors(work, sft_model):
     """The ECG recipe's trainer on its demo; the model only has to answer something."""
     make_demo_ecg.main(["--out_dir", str(work / "ecg"), "--questions", "100"])
