@@ -1,7 +1,8 @@
 """verl's synchronous GRPO trainer with the metrics and alarms of ``recipes.monitor``, and reward workers that restart.
 
 Registered with verl as ``trainer.v1.trainer_mode: monitored`` by importing this module. verl itself logs the reward
-function's score, but none of the other values that it returns, and ends when a reward worker dies.
+function's score, but none of the other values that it returns, ends when a reward worker dies, and looks for ever for
+prompts whose answers earn different rewards (DAPO).
 """
 
 from collections import Counter

@@ -207,7 +207,7 @@ def test_dapo_trains_on_groups_of_unequal_rewards(work, sft_model):
     for line in (dumps / "1.jsonl").read_text().splitlines():
         rollout = json.loads(line)
         scores.setdefault(rollout["input"], []).append(rollout["score"])
-    assert [len(group) for group in scores.values()] == [4] * 4
+    assert sum(map(len, scores.values())) == 16  # a prompt may be drawn twice
     assert all(len(set(group)) > 1 for group in scores.values())
 
 
