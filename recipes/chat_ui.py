@@ -99,7 +99,7 @@ def build(models: list[ChatModel], task: Task, sessions: dict[str, Session]) -> 
             return
         cleared = ""
         for panes in session(request).ask(question.strip()):
-            yield cleared, *panes
+            yield cleared, gr.Button(interactive=False), *panes
             cleared = gr.skip()  # the user may be writing the next question
 
     def stop(request: gr.Request) -> None:
@@ -121,7 +121,9 @@ def build(models: list[ChatModel], task: Task, sessions: dict[str, Session]) -> 
         question = gr.Textbox(placeholder="Question", show_label=False, autofocus=True)
         with gr.Row():
             send, halt, forget = gr.Button("Send", variant="primary"), gr.Button("Stop"), gr.Button("Clear")
-        gr.on([send.click, question.submit], ask, question, [question, *panes], **in_turn)
+        # Gradio ignores a question (it stays in its box) while one is answered: the button shows when it does not.
+        asked = gr.on([send.click, question.submit], ask, question, [question, send, *panes], **in_turn)
+        asked.then(lambda: gr.Button(interactive=True), outputs=send, **at_once)
         halt.click(stop, **at_once)
         # The answer that is being written ends first, and shows nothing more once the panes are empty.
         forget.click(stop, **at_once).then(clear, outputs=panes, **in_turn)

@@ -101,11 +101,12 @@ class Generator:
         from vllm import LLM, SamplingParams
         from vllm.platforms import current_platform
 
-        hardware = (
-            {"enforce_eager": True}
-            if current_platform.is_cpu()
-            else {"gpu_memory_utilization": self.options.gpu_memory_utilization}
-        )
+        if current_platform.is_cpu():
+            # Everything in this process: two more would take 15 s each to start, and keep a core for themselves.
+            os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+            hardware = {"enforce_eager": True}
+        else:
+            hardware = {"gpu_memory_utilization": self.options.gpu_memory_utilization}
         engine = LLM(
             model=self.options.model_name,
             dtype=self.options.dtype,

@@ -109,6 +109,7 @@ def test_a_browser(server):
         page.goto(address)
         panes = page.locator(".chat")
         question = page.get_by_placeholder("Question")
+        send = page.get_by_role("button", name="Send")
 
         # Two models side by side; the query and its result.
         question.fill("How many patients?")
@@ -123,20 +124,24 @@ def test_a_browser(server):
         page.get_by_role("button", name="Clear").click()
         expect(panes.nth(1).locator("td")).to_have_count(0)
         question.fill("Which names?")
-        page.get_by_role("button", name="Send").click()
+        send.click()
         expect(panes.nth(1).locator("td")).to_have_text(printable(HOSTILE[:59] + "…"))
+        expect(send).to_be_enabled()  # the answer has ended
         question.fill("Attack me.")
         question.press("Enter")
         expect(panes.nth(1)).to_contain_text(printable(HOSTILE))
         expect(panes.locator("img, b, script")).to_have_count(0)
 
         # An answer without end is seen while it is written, and Clear ends it.
+        expect(send).to_be_enabled()
         question.fill("Never end.")
         question.press("Enter")
         expect(panes.nth(0)).to_contain_text("beat beat")
+        expect(send).to_be_disabled()
         page.get_by_role("button", name="Clear").click()
         expect(panes.nth(0)).to_have_text("sft")
         expect(panes.nth(1)).to_have_text("grpo")
+        expect(send).to_be_enabled()
         assert page.title() == "Chat"
         browser.close()
 

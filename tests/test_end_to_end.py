@@ -189,26 +189,22 @@ def test_grpo_survives_kills_resumes_and_exports(work, sft_model):
     assert figures["logprob_difference_mean"] < 0.05
 
 
-def test_lora_with_kl_trains_and_merges(work, sft_model):
-    overrides = ["algo=grpo_kl", "adapter=lora", "trainer.total_training_steps=1", "recipe.grpo.learning_rate=1e-2"]
-    run(grpo(work, "lora", *overrides, "trainer.val_before_train=False", "trainer.test_freq=-1"))
-    assert "actor/kl_loss" in metrics(work / "lora")[1]
-    figures = export(work, "lora", "sft_model")
-    assert figures["tensors_changed"] > 0
-    assert figures["logprob_difference_mean"] < figures["logprob_difference_of_start_mean"]
-
-
-def test_dapo_trains_on_groups_of_unequal_rewards(work, sft_model):
-    dumps = work / "dapo_rollouts"
-    overrides = ["algo=dapo", "trainer.total_training_steps=1", "trainer.save_freq=-1"]
+def test_lora_with_dapo_and_kl_trains_and_merges(work, sft_model):
+    dumps = work / "lora_rollouts"
+    overrides = ["adapter=lora", "algo=dapo", "actor_rollout_ref.actor.use_kl_loss=True"]
+    overrides += ["trainer.total_training_steps=1", "recipe.grpo.learning_rate=1e-2"]
     overrides += ["trainer.val_before_train=False", "trainer.test_freq=-1", f"trainer.rollout_data_dir={dumps}"]
-    run(grpo(work, "dapo", *overrides))
+    run(grpo(work, "lora", *overrides))
+    assert "actor/kl_loss" in metrics(work / "lora")[1]
     scores: dict[str, list[float]] = {}
     for line in (dumps / "1.jsonl").read_text().splitlines():
         rollout = json.loads(line)
         scores.setdefault(rollout["input"], []).append(rollout["score"])
     assert sum(map(len, scores.values())) == 16  # a prompt may be drawn twice
-    assert all(len(set(group)) > 1 for group in scores.values())
+    assert all(len(set(group)) > 1 for group in scores.values())  # DAPO draws on where a group's rewards are equal
+    figures = export(work, "lora", "sft_model")
+    assert figures["tensors_changed"] > 0
+    assert figures["logprob_difference_mean"] < figures["logprob_difference_of_start_mean"]
 
 
 def test_an_ecg_step_logs_its_monitors(work, sft_model):
