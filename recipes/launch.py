@@ -102,7 +102,7 @@ def _check(config: DictConfig, gpus: list[hardware.Gpu]) -> None:
 def _check_enough_rows(config: DictConfig) -> None:
     """verl leaves incomplete batches out: of fewer rows than one batch it makes none, and ends in a traceback."""
     files, batch = config.data.train_files or [], config.data.train_batch_size
-    rows = 0
+    rows, most = 0, config.data.train_max_samples
     for file in [files] if isinstance(files, str) else files:
         if not file.endswith(".parquet"):
             return  # verl reads JSON too
@@ -113,6 +113,8 @@ def _check_enough_rows(config: DictConfig) -> None:
             raise InputError(f"cannot read {file}: {reason}; prepare the data again") from error
     if rows < batch:
         raise InputError(f"data.train_files has {rows} rows, too few for a batch of {batch}; lower the batch size")
+    if 0 < most < batch:
+        raise InputError(f"data.train_max_samples is {most}, too few for a batch of {batch}; raise it to {batch}")
 
 
 def _variables(config: DictConfig) -> dict[str, str]:

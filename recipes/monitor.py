@@ -8,6 +8,7 @@ import fnmatch
 import json
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -83,7 +84,8 @@ class Drift:
 
     def check(self, step: int, metrics: Mapping[str, Any]) -> list[str]:
         """One line for each metric that has drifted by this step; none before there are last steps too."""
-        watched = {name: float(value) for name, value in metrics.items() if self._limits(name)}
+        numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, Real)}
+        watched = {name: value for name, value in numbers.items() if self._limits(name)}
         if len(self.first) < self.steps:
             self.first.append(watched)
             with atomic_output(self.file) as partial:

@@ -169,6 +169,8 @@ def test_data_must_fill_a_batch(name, parquet, monkeypatch):
     launch.command(name, [*files, f"recipe.{key}.batch_size=32"])
     with pytest.raises(InputError, match="32 rows, too few for a batch of 33"):
         launch.command(name, [*files, f"recipe.{key}.batch_size=33"])
+    with pytest.raises(InputError, match="train_max_samples is 31, too few for a batch of 32"):
+        launch.command(name, [*files, f"recipe.{key}.batch_size=32", "data.train_max_samples=31"])
 
 
 def test_a_damaged_data_file_is_named(parquet, monkeypatch):

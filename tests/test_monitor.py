@@ -84,6 +84,13 @@ def test_patterns_cover_all_categories(tmp_path):
     assert "ecg/CD" in line
 
 
+def test_what_is_no_number_is_not_watched(tmp_path):
+    monitor = Drift({"*": {"fall": 0.1}}, 1, tmp_path / "baseline.json")
+    monitor.check(1, {"score": 0.5, "dropped": {"easy": 3}})
+    (line,) = monitor.check(2, {"score": 0.3, "dropped": {"easy": 9}})
+    assert "score" in line
+
+
 @pytest.mark.parametrize(
     ("limits", "named"), [({"rize": 1}, "rize"), ({}, "no limit"), (3, "no limit"), ({"rise": "abc"}, "rise is abc")]
 )
