@@ -8,7 +8,8 @@ Covered, layer by layer:
   write a byte to any file (RLIMIT_FSIZE) nor, once the database is open, open another one (RLIMIT_NOFILE).
 * A query cannot stall the caller: a progress handler ends it at the deadline, and a kill of the process 0.05 s later
   ends what never reaches the handler (one long opcode, or preparing a monstrous statement). The process also kills
-  itself then (a timer, and RLIMIT_CPU behind it), so an orphan is bounded too.
+  itself then (a timer, and RLIMIT_CPU behind it), so an orphan is bounded too. A query that was late but had hardly
+  computed was starved by a busy machine: it is executed once more.
 * A query cannot exhaust memory: limits on cell size, SQL text, columns, expression depth and compound terms; temporary
   data stays in memory, under RLIMIT_AS; rows are streamed, and rows, bytes and the size of the answer are capped.
 * A query cannot see secrets: the process starts with an empty environment and in ``/``.
@@ -43,6 +44,7 @@ from typing import Literal
 from reward_fns.sql_text import clean_up
 
 KILL_AFTER_S = 0.05
+STARVED = 0.5  # share of the deadline: a query that is late but computed for less had to wait for the processor
 START_TIMEOUT_S = 60.0
 MAX_SQL_CHARS = 32_000
 CACHED_ANSWER_CHARS = 16_000
@@ -95,6 +97,7 @@ class SqlSandbox:
         settings = {
             "timeout_s": timeout_s,
             "hard_timeout_s": timeout_s + KILL_AFTER_S,
+            "starved_s": timeout_s * STARVED,
             "memory_mb": memory_mb,
             "max_rows": max_rows,
             "max_bytes": max_bytes,
@@ -178,11 +181,14 @@ class _Worker:
         self._queries = 0
 
     def ask(self, request: dict) -> dict:
-        """Return the worker's reply; kill the process at the hard deadline; try a second one if the first dies.
+        """Return the worker's reply; kill the process at the hard deadline.
 
-        Raises ``SandboxError`` if the processes die of any query, not of this one.
+        Tries once more if the process dies or the query was starved. Raises ``SandboxError`` if the processes die of
+        any query, not of this one.
         """
-        reply = self._try(request) or self._try(request)
+        reply = self._try(request)
+        if reply is None or reply.get("starved"):
+            reply = self._try(request)
         if reply is None and self._try({**request, "sql": "SELECT 1"}) is None:
             raise SandboxError("the SQL worker dies of SELECT 1; stderr or the system's log may tell why")
         return reply or {"status": "crashed", "error": "the query ended its process"}
@@ -191,14 +197,17 @@ class _Worker:
         """The reply, or None if the process died before its deadline."""
         if self._process is None:
             self._start()
-        started = time.monotonic()
+        started, computed = time.monotonic(), _cpu_seconds(self._process.pid)
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             reply = self._receive(self._settings["hard_timeout_s"])
         except (TimeoutError, EOFError, BrokenPipeError):
+            computed = _cpu_seconds(self._process.pid) - computed
             self.stop()
-            late = time.monotonic() - started >= self._settings["timeout_s"]
-            return {"status": "timeout", "error": "killed at the deadline"} if late else None
+            if time.monotonic() - started < self._settings["timeout_s"]:
+                return None
+            starved = computed < self._settings["starved_s"]
+            return {"status": "timeout", "error": "killed at the deadline", "starved": starved}
         except BaseException:  # an interrupt: the reply is still to come, and would be taken for the next query's
             self.stop()
             raise
@@ -245,6 +254,14 @@ class _Worker:
                 raise EOFError
             line += chunk
         return json.loads(line)
+
+
+def _cpu_seconds(pid: int) -> float:
+    """The CPU time of a child by clock_getcpuclockid(3), which Python lacks; 0 if it is gone."""
+    try:
+        return time.clock_gettime(~pid << 3 | 2)
+    except OSError:
+        return 0.0
 
 
 def _identity(db_path: str | os.PathLike) -> list:

@@ -194,6 +194,7 @@ class Database:
 
 def answer_request(database: Database, request: dict, settings: dict) -> dict:
     """Execute one request's SQL; every failure of a query becomes a reply."""
+    start = time.process_time()
     try:
         return database.execute(request["sql"], settings["timeout_s"], settings["max_rows"], settings["max_bytes"])
     except Refused as error:
@@ -205,7 +206,8 @@ def answer_request(database: Database, request: dict, settings: dict) -> dict:
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0)
         if code == sqlite3.SQLITE_INTERRUPT:
-            return {"status": "timeout", "error": "over the deadline"}
+            starved = time.process_time() - start < settings["starved_s"]
+            return {"status": "timeout", "error": "over the deadline", "starved": starved}
         if code & 0xFF in DATABASE_FAULTS and code != sqlite3.SQLITE_IOERR_NOMEM:
             return {"status": "database", "error": str(error)}
         if database.guard.denied:

@@ -116,6 +116,16 @@ def test_an_opcode_that_never_yields_is_killed_and_the_process_replaced(sandbox,
     assert sandbox.execute(db_path, "SELECT count(*) - 0 FROM patients").answer == TWO_PATIENTS
 
 
+def test_a_starved_query_is_executed_once_more(db_path):
+    """As on a machine so busy that the process does not get to compute before the deadline."""
+    with SqlSandbox(workers=1, timeout_s=1.0) as sandbox:
+        sandbox.execute(db_path, "SELECT max(n) FROM numbers")
+        (starved,) = process_ids(sandbox)
+        os.kill(starved, signal.SIGSTOP)
+        assert sandbox.execute(db_path, "SELECT count(*) FROM patients").answer == TWO_PATIENTS
+        assert process_ids(sandbox) != [starved]
+
+
 def test_memory_is_bounded_and_the_next_query_unharmed(db_path):
     hoard = "SELECT printf('%.900000c%d', 'x', a.n * b.n) AS cell FROM numbers a, numbers b ORDER BY 1 LIMIT 500000"
     with SqlSandbox(workers=1, timeout_s=30.0, memory_mb=256) as sandbox:

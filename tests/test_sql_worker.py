@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import REPO
 
-from reward_fns.sql_worker import LIMITS, Database, Refused
+from reward_fns.sql_worker import LIMITS, Database, Refused, answer_request
 
 WORKER = REPO / "reward_fns" / "sql_worker.py"
 
@@ -78,6 +78,14 @@ CLOCKS = ['"julianday"()', "[date]()", "`time`()", "strftime('%Y,%m')", "strftim
 def test_a_call_that_means_the_clock_fails_however_it_is_written(database, call):
     with pytest.raises(sqlite3.OperationalError):
         database.execute(f"SELECT {call} FROM patients", timeout_s=5, max_rows=9, max_bytes=999)
+
+
+@pytest.mark.parametrize("starved_s", [0.0, 60.0])
+def test_a_query_that_was_late_without_computing_is_told_apart(database, starved_s):
+    endless = "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s) SELECT count(*) FROM s, patients"
+    settings = {"timeout_s": 0.1, "starved_s": starved_s, "max_rows": 9, "max_bytes": 999}
+    reply = answer_request(database, {"sql": endless}, settings)
+    assert (reply["status"], reply["starved"]) == ("timeout", starved_s > 0)
 
 
 def test_the_process_ends_itself_in_an_opcode_that_never_yields(database):
