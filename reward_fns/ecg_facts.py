@@ -77,6 +77,9 @@ _NOT = re.compile(
     r"|well|in|on|at|by|from|of|be|exactly|usually|normally|affect(?:s|ing)?|involv(?:es?|ing)))*\s*$",
     re.IGNORECASE,
 )
+_DENIED_BEFORE = re.compile(
+    r"\b(?:no|not|never|without|cannot)\b(?:(?!\b(?:but|and|while|whereas|although|only)\b)[^.;,])*$", re.IGNORECASE
+)
 _SPARED = re.compile(r"\s*(?:is|are|was|were) (?:not\b|never\b|spared|excluded|unaffected)", re.IGNORECASE)
 _BEFORE = 60  # characters before a number or lead that are looked at
 _OR = re.compile(r"\b(?:or|versus|vs)\b", re.IGNORECASE)
@@ -104,7 +107,7 @@ class Reading:
     ``polarity`` is ``yes`` or ``no`` where the text begins so, else "". ``words`` counts words, ``function_words`` is
     the share of words such as "the" and "is" among them. ``branches`` are, for each sentence with an "or", the facts of
     its parts between the "or"s; ``outright`` are the facts of the other sentences. ``hedge`` is the phrase by which the
-    text takes nothing or everything for true, or "".
+    text takes nothing or everything for true, ``restriction`` that by which it makes little of a yes, or "".
     """
 
     facts: dict[Fact, int]
@@ -114,6 +117,7 @@ class Reading:
     branches: tuple[tuple[frozenset[Fact], ...], ...]
     outright: frozenset[Fact]
     hedge: str
+    restriction: str
 
 
 @functools.cache
@@ -138,10 +142,18 @@ def _stemmer() -> SnowballStemmer:
     return SnowballStemmer("english")
 
 
+@functools.cache
+def _synonyms() -> dict[str, str]:
+    """Stem -> the stem that stands for it."""
+    return {stem(word): stem(name) for name, words in ontology()["synonyms"].items() for word in words}
+
+
 @Language.component("ecg_stems")
 def _stems(doc: Doc) -> Doc:
     for token in doc:
-        token.norm_ = stem(token.lower_)
+        plural = token.text[-1:] == "s" and token.text[:-1].isupper()  # PVCs
+        norm = stem(token.lower_[:-1] if plural else token.lower_)
+        token.norm_ = _synonyms().get(norm, norm)
     return doc
 
 
@@ -164,6 +176,9 @@ class _Reader:
         self.boilerplate = {stem(word) for word in ontology()["boilerplate"].split()}
         triggers, more = termset("en_clinical").get_patterns(), ontology()["negation"]
         triggers = {name: [*phrases] for name, phrases in triggers.items()}
+        triggers["pseudo_negations"] = [
+            phrase for phrase in triggers["pseudo_negations"] if phrase not in more["denying"]
+        ]
         triggers["preceding_negations"] += more["preceding"]
         triggers["following_negations"] += more["following"]
         triggers["termination"] += more["termination"]
@@ -215,8 +230,13 @@ def read(text: str) -> Reading:
         function_words=sum(token.is_stop for token in words) / max(1, len(words)),
         branches=branches,
         outright=outright,
-        hedge=next((phrase for phrase in ontology()["hedges"] if phrase in lower), ""),
+        hedge=_first(ontology()["hedges"], lower),
+        restriction=_first(ontology()["restrictions"], lower),
     )
+
+
+def _first(phrases: list[str], text: str) -> str:
+    return next((phrase for phrase in phrases if phrase in text), "")
 
 
 def _branches(text: str, facts: dict[Fact, int]) -> tuple[tuple[tuple[frozenset[Fact], ...], ...], frozenset[Fact]]:
@@ -326,7 +346,8 @@ def leads(text: str) -> list[Fact]:
             continue
         for first, last in _RANGE.findall(match["list"]):
             items += [f"V{number}" for number in range(int(first), int(last) + 1)]
-        negated = bool(_NOT.search(_before(text, match.start())) or _SPARED.match(text, match.end()))
+        before = _before(text, match.start())
+        negated = bool(_NOT.search(before) or _DENIED_BEFORE.search(before) or _SPARED.match(text, match.end()))
         found += [Fact(LEAD, _lead_name(item), negated) for item in items]
     return list(dict.fromkeys(found))
 

@@ -27,7 +27,7 @@ FULL_COVERAGE = 0.45
 STRAY = 1.5  # exponent of that share: a fact or two hit by chance earn little
 FINDINGS_COVERAGE = 0.8  # of a report, which is meant to be complete
 KEY_CONTRADICTION = 0.9
-CONTRADICTED = 0.05
+CONTRADICTED = 0.01
 SAME_ENTITY = 85  # of 100, rapidfuzz's ratio of the sorted words
 MEANING_SHARE = 0.3  # the most that similarity in meaning adds
 MEANS = 0.5  # similarity to the reference from which it does
@@ -40,6 +40,7 @@ ON_TOPIC = 0.28, 0.48  # similarity to the reference below and above which an an
 TELEGRAM_WORDS, TELEGRAM_FUNCTION_WORDS = 20, 0.12  # a list of terms this long without grammar is stuffing
 LEAST_REASON_WORDS = 5  # with yes or no
 SHORT_WORDS = 8
+STRAYED = 0.1  # what is left off topic
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _with_meaning(value: float, known: float, answer: str, reading: Reading, ref
         if reference.polarity and reading.polarity == reference.polarity and reading.words >= LEAST_REASON_WORDS:
             value = max(value, VERDICT + (POLARITY_SHARE - VERDICT) * added)
     off, on = ON_TOPIC
-    topic = _clip((meaning - off) / (on - off))
+    topic = max(STRAYED, _clip((meaning - off) / (on - off)))
     return min(1.0, value) * (max(known, topic) if reading.words <= SHORT_WORDS else topic)
 
 

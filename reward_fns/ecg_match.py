@@ -9,6 +9,7 @@ from reward_fns.ecg_reference import Reference
 
 DENIED = 0.1  # share of the common facts that an answer may deny by accident of scope
 DENIED_IN_DENIAL = 0.5  # the same where the reference itself denies something, or yes or no agrees
+WORD_DENIED = 0.6  # how much it matters where all that is denied is one word that the ontology does not know
 TOLERANCE = 0.05  # of a number
 OVERLAP = 0.8  # of two ranges that agree, of the wider one
 LITTLE = 0.6  # weight of what a reference adds to a question, below which its yes or no is most of it
@@ -16,7 +17,7 @@ NO_VERDICT = 0.3  # share of the coverage that is left without one there
 RESTATED = 0.1  # coverage by the question's own facts behind the right yes or no
 
 # A direction that is asserted the wrong way round, and a concept in place of another: how much it matters, of 1.
-STRONG_AXES = ("duration", "level", "orientation", "speed", "regularity")
+STRONG_AXES = ("duration", "level", "orientation", "speed", "regularity", "danger", "clarity")
 WEAK_AXIS, OTHER_TARGET = 0.3, 0.7
 ELSEWHERE = 0.3  # the axis's opposite, said of something else
 PART_REPLACED = 0.4
@@ -113,11 +114,16 @@ class FactMatch:
             yield 1.0, f"{self.reading.polarity} for {self.reference.polarity}"
         if self.reading.hedge and self.reading.hedge not in self.reference.text.lower():
             yield 1.0, f"hedged: {self.reading.hedge}"
+        restriction = self.reading.restriction
+        if self.reference.polarity == "yes" and restriction and restriction not in self.reference.text.lower():
+            yield 1.0, f"restricted: {restriction}"
         shared = sum(weight for fact, weight in self.weights.items() if self.held[fact])
         denied = sum(weight for fact, weight in self.weights.items() if self.held[fact] < 0)
         lenient = any(fact.negated for fact in self.weights) or self.reference.polarity and agrees
         if shared and denied / shared >= (DENIED_IN_DENIAL if lenient else DENIED):
-            yield 1.0, "denied: " + ", ".join(fact.value for fact in self.weights if self.held[fact] < 0)
+            facts = [fact for fact in self.weights if self.held[fact] < 0]
+            by_accident = len(facts) == 1 and facts[0].slot == WORD
+            yield WORD_DENIED if by_accident else 1.0, "denied: " + ", ".join(fact.value for fact in facts)
         slots: dict[str, dict[Fact, float]] = defaultdict(dict)
         for fact, weight in self.weights.items():
             if not fact.negated and fact.slot != WORD:

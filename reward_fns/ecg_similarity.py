@@ -77,7 +77,7 @@ class _MiniLM:
 
     @torch.inference_mode()
     def embed(self, text: str) -> np.ndarray:
-        tokens = self.tokenizer.encode(text).ids
+        tokens = self.tokenizer.encode(text.encode("utf-8", "ignore").decode()).ids  # without lone surrogates
         state = self.norm(self.words[tokens] + self.positions[: len(tokens)])
         for layer in self.layers:
             heads = layer.attention(state).view(len(tokens), 3, HEADS, SIZE // HEADS)

@@ -81,7 +81,9 @@ def test_quantities(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["not in V1", "never seen in V1", "all leads except V1", "II, but V1 is spared", "rather than V1"]
+    "text",
+    ["not in V1", "never seen in V1", "all leads except V1", "II, but V1 is spared", "rather than V1"]
+    + ["No ST elevation is seen in V1.", "ST elevation does not occur in lead V1."],
 )
 def test_leads_are_denied(text):
     facts = read(text).facts
@@ -98,11 +100,39 @@ def test_words_are_no_abbreviations(text):
     assert not {fact.slot for fact in read(text).facts} & {"artery", "test"}
 
 
+def test_leads_after_a_contrast_are_not_denied():
+    assert Fact("lead", "V1") in read("There is no ST elevation in II but in V1.").facts
+
+
 def test_negation_ends_with_its_clause():
     facts = read("The QT interval is not prolonged in hyperkalemia; the T waves are peaked.").facts
     assert Fact("wave or interval", "qt interval", negated=True) in facts
-    assert Fact("electrolyte disorder", "hyperkalemia") in facts
     assert Fact("direction level t wave", "+") in facts
+    facts = read("The QRS complex is wide and is not preceded by a P wave.").facts
+    assert Fact("wave or interval", "qrs complex") in facts
+    assert Fact("wave or interval", "p wave", negated=True) in facts
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["It does not cause pericarditis.", "There is no change of the pericarditis.", "NSAIDs do not help pericarditis."]
+    + ["It does not present with pericarditis.", "Pericarditis has no effect."],
+)
+def test_what_clinical_notes_do_not_mean_as_a_denial_is_one(text):
+    (negated,) = {fact.negated for fact in read(text).facts if fact.value == "pericarditis"}
+    assert negated
+
+
+@pytest.mark.parametrize(
+    "text, other",
+    [
+        ("explain it", "tell you"),
+        ("Two PVCs.", "A premature ventricular contraction."),
+        ("an inferior MI", "inferior wall"),
+    ],
+)
+def test_other_words_for_the_same(text, other):
+    assert set(read(text).facts) & set(read(other).facts)
 
 
 def test_british_spelling_and_abbreviations_are_the_same_facts():
@@ -207,6 +237,16 @@ def test_denying_what_a_no_explains_is_wrong():
 )  # fmt: skip
 def test_naming_all_alternatives_does_not_pay(question, reference, hedge):
     assert score(question, reference, hedge) < 0.2
+
+
+@pytest.mark.parametrize("restriction", ["but only with a court order", "and you may only ask your employer"])
+def test_a_restricted_yes_is_wrong(restriction):
+    question = "Can I ask for a copy of my ECG?"
+    reference = "Yes, you can ask for a copy of your ECG, and the hospital should explain it."
+    assert score(question, reference, f"Yes, you can ask, {restriction}, and the hospital should explain it.") < 0.1
+    assert (
+        score(question, f"{reference[:-1]}, {restriction}.", f"Yes, {restriction}; the hospital should explain.") > 0.1
+    )
 
 
 NORMAL_PR = "What is the normal PR interval?", "The normal PR interval is 120 to 200 ms."
