@@ -9,7 +9,7 @@
    question, so that the question restated gains nothing. It is bounded, it is never enough alone, and an answer about
    something else is cut by it.
 
-The thresholds were chosen on 160 questions of ECG-Expert-QA with right and wrong answers written for them
+The thresholds were chosen on 272 questions of ECG-Expert-QA with right and wrong answers written for them
 (tests/test_ecg_grader.py measures them).
 """
 
