@@ -3,8 +3,8 @@
 1. Coverage: the weighted share of the reference's facts that the question does not hold already. ``FULL_COVERAGE`` of
    it is enough, so that a right answer in ten words scores like one in a hundred.
 2. Contradiction: a fact denied, the opposite direction, another lead, rhythm, drug or number in place of the
-   reference's or next to it with an "or", yes for no. It lowers the score; from ``KEY_CONTRADICTION`` on it caps it at
-   ``CONTRADICTED``.
+   reference's or next to it with an "or", yes for no or with an "only" behind it. It lowers the score; from
+   ``KEY_CONTRADICTION`` on it caps it at ``CONTRADICTED``.
 3. Similarity in meaning joins for what the ontology does not know: that of what answer and reference add to the
    question, so that the question restated gains nothing. It is bounded, it is never enough alone, and an answer about
    something else is cut by it.
