@@ -5,7 +5,7 @@ the model's text                         score
 =======================================  ===========================================================================
 says the reference's facts               1.0, in ten words or in a hundred
 says some of them                        in between
-contradicts a key fact, says it both     at most 0.05, however fluent
+contradicts a key fact, says it both     at most 0.01, however fluent
 ways, or this "or" that
 names the right one among alternatives   less, the more alternatives
 restates the question, boilerplate, a    next to nothing
@@ -19,9 +19,9 @@ Where the text holds ``<answer>...</answer>`` or ends a ``<think>`` block, only 
 
 import logging
 
-from reward_fns.ecg_facts import copied_share
 from reward_fns.ecg_grader import EcgGrade, grade
 from reward_fns.ecg_reference import load_reference
+from reward_fns.ecg_words import copied_share
 
 logger = logging.getLogger(__name__)
 _logged: set[str] = set()

@@ -8,23 +8,20 @@ No statistical model is needed. One text of 40 words takes about a millisecond.
 import functools
 import math
 import re
-import unicodedata
 from dataclasses import dataclass
-from pathlib import Path
 
 import spacy
-import yaml
 from negspacy.negation import Negex
 from negspacy.termsets import termset
-from nltk.stem.snowball import SnowballStemmer
-from spacy.lang.en.stop_words import STOP_WORDS
 from spacy.language import Language
 from spacy.matcher import PhraseMatcher
 from spacy.tokens import Doc, Span
 
-ONTOLOGY_FILE = Path(__file__).with_name("ecg_ontology.yaml")
+from reward_fns.ecg_ontology import boilerplate, ontology, stem, synonyms
+from reward_fns.ecg_verdict import polarity, stance
+from reward_fns.ecg_words import MAX_CHARS, SENTENCE_END, clean, plain
+
 LEAD, WORD, DIRECTION, WAVE = "lead", "word", "direction ", "wave or interval"
-MAX_CHARS = 3_000  # of a text that is read; longer ones are cut
 NEIGHBOURS = 6  # terms and words between a direction and what it is about, at most
 _VERDICT = re.compile(r"^\W*(?:yes|no)\s*(?:[,.:;]|-(?=\s))\s*", re.IGNORECASE)
 
@@ -83,7 +80,6 @@ _DENIED_BEFORE = re.compile(
 _SPARED = re.compile(r"\s*(?:is|are|was|were) (?:not\b|never\b|spared|excluded|unaffected)", re.IGNORECASE)
 _BEFORE = 60  # characters before a number or lead that are looked at
 _OR = re.compile(r"\b(?:or|versus|vs)\b", re.IGNORECASE)
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 @dataclass(frozen=True)
@@ -104,48 +100,46 @@ class Fact:
 class Reading:
     """What a text says. ``facts`` in order, each once, with the number of the sentence that says it first.
 
-    ``polarity`` is ``yes`` or ``no`` where the text begins so, else "". ``words`` counts words, ``function_words`` is
-    the share of words such as "the" and "is" among them. ``branches`` are, for each sentence with an "or", the facts of
-    its parts between the "or"s; ``outright`` are the facts of the other sentences. ``hedge`` is the phrase by which the
-    text takes nothing or everything for true, ``restriction`` that by which it makes little of a yes, or "".
+    ``polarity`` is ``yes`` or ``no`` where the text begins so, else "", ``stance`` also where it permits or refuses
+    something in other words. ``words`` counts words, ``function_words`` is the share of words such as "the" and "is"
+    among them. ``hedge`` is the phrase by which the text takes nothing or everything for true, ``restriction`` that by
+    which it makes little of a yes, or "".
     """
 
+    text: str
     facts: dict[Fact, int]
     polarity: str
+    stance: str
     words: int
     function_words: float
-    branches: tuple[tuple[frozenset[Fact], ...], ...]
-    outright: frozenset[Fact]
     hedge: str
     restriction: str
 
+    @functools.cached_property
+    def branches(self) -> tuple[tuple[frozenset[Fact], ...], ...]:
+        """For each sentence with an "or" the facts of its parts between the "or"s.
 
-@functools.cache
-def ontology() -> dict:
-    """The parsed ``ecg_ontology.yaml``."""
-    return yaml.safe_load(ONTOLOGY_FILE.read_text(encoding="utf-8"))
+        A part's fact that the whole text does not hold is an artefact. But what a direction is about may stand in
+        another part, and differs.
+        """
+        parts = (
+            [_facts(part)[0] for part in _OR.split(sentence)]
+            for sentence in SENTENCE_END.split(self.text)
+            if _OR.search(sentence)
+        )
+        return tuple(
+            tuple(
+                frozenset(fact for fact in part if fact in self.facts or fact.slot.startswith(DIRECTION))
+                for part in sentence
+            )
+            for sentence in parts
+        )
 
-
-@functools.cache
-def members() -> dict[str, frozenset[str]]:
-    """For each class of the ontology its members."""
-    return {name: frozenset(concepts) for name, concepts in ontology()["members"].items()}
-
-
-@functools.lru_cache(maxsize=65536)
-def stem(word: str) -> str:
-    return _stemmer().stem(word)
-
-
-@functools.cache
-def _stemmer() -> SnowballStemmer:
-    return SnowballStemmer("english")
-
-
-@functools.cache
-def _synonyms() -> dict[str, str]:
-    """Stem -> the stem that stands for it."""
-    return {stem(word): stem(name) for name, words in ontology()["synonyms"].items() for word in words}
+    @functools.cached_property
+    def outright(self) -> frozenset[Fact]:
+        """The facts of the sentences without an "or"."""
+        sentences = (sentence for sentence in SENTENCE_END.split(self.text) if not _OR.search(sentence))
+        return frozenset(_facts(" ".join(sentences))[0])
 
 
 @Language.component("ecg_stems")
@@ -153,7 +147,7 @@ def _stems(doc: Doc) -> Doc:
     for token in doc:
         plural = token.text[-1:] == "s" and token.text[:-1].isupper()  # PVCs
         norm = stem(token.lower_[:-1] if plural else token.lower_)
-        token.norm_ = _synonyms().get(norm, norm)
+        token.norm_ = synonyms().get(norm, norm)
     return doc
 
 
@@ -173,7 +167,6 @@ class _Reader:
             self._add((DIRECTION + axis, "+"), plus)
             self._add((DIRECTION + axis, "-"), minus)
         self.capitals = frozenset(ontology()["capitals"])
-        self.boilerplate = {stem(word) for word in ontology()["boilerplate"].split()}
         triggers, more = termset("en_clinical").get_patterns(), ontology()["negation"]
         triggers = {name: [*phrases] for name, phrases in triggers.items()}
         triggers["pseudo_negations"] = [
@@ -187,7 +180,7 @@ class _Reader:
     def _add(self, fact: tuple[str, str], terms: list[str]) -> None:
         key = "|".join(fact)
         self.labels[key] = fact
-        self.matcher.add(key, [self.nlp(_plain(term)) for term in terms])
+        self.matcher.add(key, [self.nlp(plain(term)) for term in terms])
 
     def spans(self, text: str) -> tuple[Doc, list[Span]]:
         doc = self.nlp(text)
@@ -202,7 +195,7 @@ class _Reader:
             Span(doc, token.i, token.i + 1, label=WORD)
             for token in doc
             if token.i not in taken and token.is_alpha and len(token) > 2 and not token.is_stop
-            and token.norm_ not in self.boilerplate and not re.fullmatch(_LEAD, token.text)
+            and token.norm_ not in boilerplate() and not re.fullmatch(_LEAD, token.text)
         ]  # fmt: skip
         spans.sort(key=lambda span: span.start)
         doc.spans["facts"] = spans
@@ -218,18 +211,17 @@ def _reader() -> _Reader:
 @functools.lru_cache(maxsize=4096)
 def read(text: str) -> Reading:
     """The facts of ``text``. Texts over ``MAX_CHARS`` are cut. Equal texts are read once."""
-    text = _clean(text[:MAX_CHARS])
+    text = clean(text[:MAX_CHARS])
     facts, doc = _facts(text)
     words = [token for token in doc if token.is_alpha or token.like_num]
     lower = text.lower()
-    branches, outright = _branches(text, facts)
     return Reading(
+        text=text,
         facts=facts,
         polarity=polarity(text),
+        stance=stance(text),
         words=len(words),
         function_words=sum(token.is_stop for token in words) / max(1, len(words)),
-        branches=branches,
-        outright=outright,
         hedge=_first(ontology()["hedges"], lower),
         restriction=_first(ontology()["restrictions"], lower),
     )
@@ -239,29 +231,11 @@ def _first(phrases: list[str], text: str) -> str:
     return next((phrase for phrase in phrases if phrase in text), "")
 
 
-def _branches(text: str, facts: dict[Fact, int]) -> tuple[tuple[tuple[frozenset[Fact], ...], ...], frozenset[Fact]]:
-    """``branches`` and ``outright`` of a reading; a part's fact that the whole text does not hold is an artefact.
-
-    But what a direction is about may stand in another part, and differs.
-    """
-    sentences = SENTENCE_END.split(text)
-    split = [sentence for sentence in sentences if _OR.search(sentence)]
-    if not split:
-        return (), frozenset(facts)
-    rest = " ".join(sentence for sentence in sentences if not _OR.search(sentence))
-    parts = (tuple(_facts(part)[0] for part in _OR.split(sentence)) for sentence in split)
-    branches = (
-        tuple(frozenset(fact for fact in part if fact in facts or fact.slot.startswith(DIRECTION)) for part in sentence)
-        for sentence in parts
-    )
-    return tuple(branches), frozenset(_facts(rest)[0])
-
-
 def _facts(text: str) -> tuple[dict[Fact, int], Doc]:
     """The facts of a clean text with the number of the sentence that says each first, and the parsed text."""
     reader = _reader()
     # "No, it shortens QT" denies nothing after the comma.
-    doc, spans = reader.spans(_plain(_VERDICT.sub("", text)))
+    doc, spans = reader.spans(plain(_VERDICT.sub("", text)))
     facts: dict[Fact, int] = {}
     sentence = [number for number, sent in enumerate(doc.sents) for _ in range(sent.start, sent.end)]
     for position, span in enumerate(spans):
@@ -273,53 +247,6 @@ def _facts(text: str) -> tuple[dict[Fact, int], Doc]:
     for fact in (*leads(text), *quantities(text)):
         facts.setdefault(fact, 0)
     return facts, doc
-
-
-def copied_share(text: str, source: str) -> float:
-    """Share of the content words of ``text`` that stand in ``source``, by their stems; 0 for a text without any."""
-    words = _content_words(text)
-    known = set(_content_words(source))
-    return sum(word in known for word in words) / max(1, len(words))
-
-
-def _content_words(text: str) -> list[str]:
-    words = re.findall(r"[a-z0-9]+", _plain(_clean(text[:MAX_CHARS])).lower())
-    return [stem(word) for word in words if word not in STOP_WORDS]
-
-
-_BRITISH = {
-    "aemi": "emi", "haem": "hem", "oedem": "edem", "oesoph": "esoph", "anaes": "anes", "paed": "ped",
-    "isation": "ization", "ising": "izing", "ised": "ized", "ise ": "ize ", "fibre": "fiber", "tumour": "tumor",
-    "favour": "favor",
-}  # fmt: skip
-
-
-def _clean(text: str) -> str:
-    """One kind of dash and space. Runs of one character and words over 60, on which spaCy is slow, are broken up."""
-    text = unicodedata.normalize("NFKC", text.encode("utf-8", "ignore").decode())
-    text = re.sub(r"[\u2010-\u2015\u2212]", "-", text).replace("\u2019", "'").replace("*", "")
-    text = re.sub(r"(.)\1{5,}", r"\1\1\1", " ".join(text.split()))
-    return re.sub(r"\S{60}", r"\g<0> ", text)
-
-
-def _plain(text: str) -> str:
-    """Hyphens and slashes between letters are spaces; spelling is American."""
-    text = re.sub(r"(?<=[A-Za-z])[-/](?=[A-Za-z])", " ", text)
-    for british, american in _BRITISH.items():
-        text = text.replace(british, american)
-    return text
-
-
-def polarity(text: str) -> str:
-    """``yes``, ``no`` or ``both``, whichever of the ontology's openings ``text`` begins with, else ""."""
-    text = re.sub(r"^\W+", "", text).lower()
-    found = [
-        (len(phrase), verdict)
-        for verdict, phrases in ontology()["openings"].items()
-        for phrase in phrases
-        if re.match(rf"{re.escape(phrase)}\b", text)
-    ]
-    return max(found, default=(0, ""))[1]
 
 
 def _target(position: int, spans: list[Span], sentence: list[int], labels: dict) -> str:

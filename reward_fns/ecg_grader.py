@@ -4,12 +4,13 @@
    it is enough, so that a right answer in ten words scores like one in a hundred.
 2. Contradiction: a fact denied, the opposite direction, another lead, rhythm, drug or number in place of the
    reference's or next to it with an "or", yes for no or with an "only" behind it. It lowers the score; from
-   ``KEY_CONTRADICTION`` on it caps it at ``CONTRADICTED``.
+   ``KEY_CONTRADICTION`` on it caps it at ``CONTRADICTED``. So does what stands in place of the reference's words in a
+   sentence copied from it.
 3. Similarity in meaning joins for what the ontology does not know: that of what answer and reference add to the
    question, so that the question restated gains nothing. It is bounded, it is never enough alone, and an answer about
    something else is cut by it.
 
-The thresholds were chosen on 272 questions of ECG-Expert-QA with right and wrong answers written for them
+The thresholds were chosen on 439 questions of ECG-Expert-QA with right and wrong answers written for them
 (tests/test_ecg_grader.py measures them).
 """
 
@@ -18,13 +19,15 @@ from dataclasses import dataclass
 import numpy as np
 from rapidfuzz import fuzz, utils
 
-from reward_fns.ecg_facts import MAX_CHARS, SENTENCE_END, Reading, read
+from reward_fns.ecg_facts import Reading, read
 from reward_fns.ecg_match import FactMatch
 from reward_fns.ecg_reference import Reference
 from reward_fns.ecg_similarity import embed
+from reward_fns.ecg_substitution import substitutions
+from reward_fns.ecg_words import MAX_CHARS, SENTENCE_END
 
 FULL_COVERAGE = 0.45
-STRAY = 1.5  # exponent of that share: a fact or two hit by chance earn little
+STRAY = 1.2  # exponent of that share: a fact or two hit by chance earn little
 FINDINGS_COVERAGE = 0.8  # of a report, which is meant to be complete
 KEY_CONTRADICTION = 0.9
 CONTRADICTED = 0.01
@@ -36,7 +39,7 @@ ADDED = 0.15, 0.5  # similarity of what answer and reference add to the question
 ADDED_SIZE = 0.4  # length, of 1, of what an answer must add at least for that
 KNOWN_ENOUGH = 0.6  # of the reference's facts in the ontology, for an answer to be on topic
 VERDICT, POLARITY_SHARE = 0.05, 0.7  # what the right yes or no earns with any reason, and with the reference's meaning
-ON_TOPIC = 0.28, 0.48  # similarity to the reference below and above which an answer is off and on topic
+ON_TOPIC = 0.28, 0.44  # similarity to the reference below and above which an answer is off and on topic
 TELEGRAM_WORDS, TELEGRAM_FUNCTION_WORDS = 20, 0.12  # a list of terms this long without grammar is stuffing
 LEAST_REASON_WORDS = 5  # with yes or no
 SHORT_WORDS = 8
@@ -70,6 +73,8 @@ def grade(answer: str, reference: Reference) -> EcgGrade:
     match = FactMatch(reading, reference)
     coverage = match.coverage()
     contradictions = list(match.contradictions())
+    if all(size < KEY_CONTRADICTION for size, _ in contradictions):
+        contradictions += substitutions(answer, reference.text, reference.question)
     worst = max((size for size, _ in contradictions), default=0.0)
     reasons = tuple(reason for _, reason in contradictions)
     if worst >= KEY_CONTRADICTION:
@@ -112,7 +117,7 @@ def _with_meaning(value: float, known: float, answer: str, reading: Reading, ref
         added = _clip((_added_meaning(vector, reference) - low) / (high - low))
         if meaning >= MEANS:
             value += MEANING_SHARE * added * min(1.0, ALONE + value)
-        if reference.polarity and reading.polarity == reference.polarity and reading.words >= LEAST_REASON_WORDS:
+        if reference.polarity and reading.stance == reference.polarity and reading.words >= LEAST_REASON_WORDS:
             value = max(value, VERDICT + (POLARITY_SHARE - VERDICT) * added)
     off, on = ON_TOPIC
     topic = max(STRAYED, _clip((meaning - off) / (on - off)))

@@ -1,14 +1,16 @@
 """Matches the facts of an answer with those of its reference: which it says, and which it contradicts."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-from reward_fns.ecg_facts import DIMENSIONS, DIRECTION, FACTORS, LEAD, WAVE, WORD, Fact, Reading, members, ontology
+from reward_fns.ecg_facts import DIMENSIONS, DIRECTION, FACTORS, LEAD, WAVE, WORD, Fact, Reading
+from reward_fns.ecg_ontology import members, ontology
 from reward_fns.ecg_reference import Reference
 
-DENIED = 0.1  # share of the common facts that an answer may deny by accident of scope
-DENIED_IN_DENIAL = 0.5  # the same where the reference itself denies something, or yes or no agrees
+DENIED = 0.1, 0.5  # share of the common facts that may be denied by accident, and that contradicts in full
+DENIED_IN_DENIAL = 0.5  # what it may deny where the reference itself denies something, or yes or no agrees
 WORD_DENIED = 0.6  # how much it matters where all that is denied is one word that the ontology does not know
 TOLERANCE = 0.05  # of a number
 OVERLAP = 0.8  # of two ranges that agree, of the wider one
@@ -19,6 +21,7 @@ RESTATED = 0.1  # coverage by the question's own facts behind the right yes or n
 # A direction that is asserted the wrong way round, and a concept in place of another: how much it matters, of 1.
 STRONG_AXES = ("duration", "level", "orientation", "speed", "regularity", "danger", "clarity")
 WEAK_AXIS, OTHER_TARGET = 0.3, 0.7
+BOTH_WAYS = 0.5  # of the same thing, in a sentence
 ELSEWHERE = 0.3  # the axis's opposite, said of something else
 PART_REPLACED = 0.4
 WEAK_KIND = 0.5
@@ -35,6 +38,8 @@ EXCLUSIVE_KINDS = frozenset(
     + ("side of axis", "channelopathy", "cardiomyopathy", "infarction type", "ejection fraction", "conduction tissue")
 )
 OR_ANOTHER_DRUG = 0.6  # right answers name several
+# A reference that names examples leaves room for others.
+_EXAMPLES = re.compile(r"\b(?:such as|like|including|includes?|e\.g\.|for example|for instance|among)\b", re.IGNORECASE)
 
 
 class FactMatch:
@@ -48,6 +53,7 @@ class FactMatch:
         self.reading = reading
         self.reference = reference
         self.facts = reading.facts
+        self.names_examples = bool(_EXAMPLES.search(reference.text))
         self.by_slot: dict[str, list[Fact]] = defaultdict(list)
         for fact in self.facts:
             self.by_slot[fact.slot].append(fact)
@@ -67,8 +73,8 @@ class FactMatch:
             return -1
         for other in self.facts:
             # The class of a drug that the question names is not said by the drug's name.
-            related = _related(other.value, fact.value) and (other.slot, other.value) not in self.asked
-            if related or _same_quantity(other, fact):
+            kin = related(other.value, fact.value) and (other.slot, other.value) not in self.asked
+            if kin or _same_quantity(other, fact):
                 return 1 if other.negated == fact.negated else -1
         if fact.slot.startswith(DIRECTION):
             axis = fact.slot.split()[1]
@@ -90,13 +96,13 @@ class FactMatch:
         """
         novel, verdict = self.reference.novel, self.reference.polarity
         restated = self._share(self.weights)
-        if verdict and self.reading.polarity != verdict:
+        if verdict and self.reading.stance != verdict:
             restated = 0.0
         if not novel:
             return restated
         share = self._share(novel)
         if verdict and sum(novel.values()) < LITTLE:
-            share = share + (1 - share) * RESTATED * restated if self.reading.polarity else share * NO_VERDICT
+            share = share + (1 - share) * RESTATED * restated if self.reading.stance else share * NO_VERDICT
         return share
 
     def known_coverage(self) -> float:
@@ -109,9 +115,9 @@ class FactMatch:
 
     def contradictions(self):
         """Yields (size, reason) for each contradiction."""
-        agrees = self.reading.polarity == self.reference.polarity
-        if self.reference.polarity and self.reading.polarity and not agrees:
-            yield 1.0, f"{self.reading.polarity} for {self.reference.polarity}"
+        agrees = self.reading.stance == self.reference.polarity
+        if self.reference.polarity and self.reading.stance and not agrees:
+            yield 1.0, f"{self.reading.stance} for {self.reference.polarity}"
         if self.reading.hedge and self.reading.hedge not in self.reference.text.lower():
             yield 1.0, f"hedged: {self.reading.hedge}"
         restriction = self.reading.restriction
@@ -120,10 +126,12 @@ class FactMatch:
         shared = sum(weight for fact, weight in self.weights.items() if self.held[fact])
         denied = sum(weight for fact, weight in self.weights.items() if self.held[fact] < 0)
         lenient = any(fact.negated for fact in self.weights) or self.reference.polarity and agrees
-        if shared and denied / shared >= (DENIED_IN_DENIAL if lenient else DENIED):
+        least, full = DENIED
+        if shared and denied / shared >= (DENIED_IN_DENIAL if lenient else least):
             facts = [fact for fact in self.weights if self.held[fact] < 0]
             by_accident = len(facts) == 1 and facts[0].slot == WORD
-            yield WORD_DENIED if by_accident else 1.0, "denied: " + ", ".join(fact.value for fact in facts)
+            size = min(1.0, denied / shared / full) * (WORD_DENIED if by_accident else 1.0)
+            yield size, "denied: " + ", ".join(fact.value for fact in facts)
         slots: dict[str, dict[Fact, float]] = defaultdict(dict)
         for fact, weight in self.weights.items():
             if not fact.negated and fact.slot != WORD:
@@ -136,18 +144,20 @@ class FactMatch:
             if slot not in ASKED_KINDS:
                 facts = {fact: weight for fact, weight in facts.items() if fact in self.reference.novel}
             if facts:
-                if slot == LEAD or slot in DIMENSIONS or slot in EXCLUSIVE_KINDS:
+                exclusive = slot in EXCLUSIVE_KINDS and not self.names_examples
+                if slot == LEAD or slot in DIMENSIONS or exclusive:
                     yield from self._this_or_that(slot, facts)
                 yield from self._other_leads(facts) if slot == LEAD else self._replaced(slot, facts)
 
     def _turned_round(self, slot: str, facts: dict[Fact, float]):
         values = {fact.value for fact in facts}
         weight = max(facts.values())
-        said = {fact.value for fact in self.by_slot[slot] if not fact.negated}
+        said = {fact.value: self.facts[fact] for fact in self.by_slot[slot] if not fact.negated}
         _, axis, target = slot.split(" ", 2)
         if len(values) == 1 and len(said) == 2 and axis in STRONG_AXES:
-            yield 1.0, f"both ways of {axis} of {target}"
-        elif len(values) == 1 and said and not said & values:
+            if len(set(said.values())) == 1:  # one sentence
+                yield BOTH_WAYS, f"both ways of {axis} of {target}"
+        elif len(values) == 1 and said and not said.keys() & values:
             size = 1.0 if axis in STRONG_AXES else WEAK_AXIS
             yield (
                 size * weight * (1.0 if target in ontology()["concepts"][WAVE] else OTHER_TARGET),
@@ -192,14 +202,15 @@ class FactMatch:
             size = max(missing.values()) * (1.0 if len(missing) == len(facts) else PART_REPLACED)
             named = ", ".join(fact.value for fact in missing)
             yield size * (WEAK_KIND if slot in WEAK_KINDS else 1.0), f"{slot}: {', '.join(extra)} for {named}"
-        elif slot in ASKED_KINDS:
+        elif slot in ASKED_KINDS and not self.names_examples:
             yield from self._alternatives(slot, facts, extra)
 
     def _this_or_that(self, slot: str, facts: dict[Fact, float]):
         """Parts of a sentence, with "or" between them, of which one names the reference's and one something else."""
-        if any(self._says(fact, facts) for fact in self.reading.outright):
+        branches = self.reading.branches
+        if not branches or any(self._says(fact, facts) for fact in self.reading.outright):
             return
-        for parts in self.reading.branches:
+        for parts in branches:
             right = [any(self._says(fact, facts) for fact in part) for part in parts]
             others = [
                 name
@@ -214,7 +225,7 @@ class FactMatch:
     def _says(self, fact: Fact, facts: Iterable[Fact]) -> bool:
         """Whether ``fact`` is one of ``facts``, or one of its class."""
         return any(
-            fact == other or not fact.negated and (_related(fact.value, other.value) or _same_quantity(fact, other))
+            fact == other or not fact.negated and (related(fact.value, other.value) or _same_quantity(fact, other))
             for other in facts
         )
 
@@ -240,7 +251,7 @@ def _leads_of(walls: Iterable[Fact]) -> set[str]:
     return {lead for wall in walls if not wall.negated for lead in ontology()["leads_of"][wall.value]}
 
 
-def _related(concept: str, other: str) -> bool:
+def related(concept: str, other: str) -> bool:
     """One is a class of the ontology, the other a member."""
     return other in members().get(concept, ()) or concept in members().get(other, ())
 

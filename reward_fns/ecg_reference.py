@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reward_fns.ecg_facts import MAX_CHARS, WORD, Fact, read
+from reward_fns.ecg_facts import WORD, Fact, read
 from reward_fns.ecg_similarity import embed, pack, unpack
+from reward_fns.ecg_words import MAX_CHARS
 
 KINDS = ("answer", "entities", "findings")
 KEY_SENTENCE = 1.0  # weight of what the first sentence says

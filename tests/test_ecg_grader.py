@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from data_prep.ecg_source import SCHEMAS, read_file
 from reward_fns import ecg_similarity
 from reward_fns.ecg import compute_score, extract_answer
-from reward_fns.ecg_facts import Fact, leads, ontology, polarity, quantities, read
+from reward_fns.ecg_facts import Fact, leads, quantities, read
 from reward_fns.ecg_grader import grade, split_entities
+from reward_fns.ecg_ontology import ontology
 from reward_fns.ecg_reference import load_reference, make_reference
 from reward_fns.ecg_similarity import embed, pack, unpack
+from reward_fns.ecg_verdict import polarity, stance
 
 WPW = "Which leads show the delta wave in this patient with Wolff-Parkinson-White syndrome?"
 WPW_ANSWER = "The delta wave is seen best in leads V1-V3."
@@ -150,6 +152,16 @@ def test_polarity(text, expected):
     assert polarity(text) == expected
 
 
+@pytest.mark.parametrize(
+    "text, expected",
+    [("Go ahead and ask.", "yes"), ("The choice is yours; you're entitled to it.", "yes"),
+     ("Here you may, if it can't wait.", "yes"), ("Patients aren't entitled to it.", "no"), ("That is not up to you.", "no"), ("The QT interval is long.", ""),
+     ("It's a copy. The law says so. You can ask.", "")],
+)  # fmt: skip
+def test_what_permits_or_refuses_is_a_verdict_too(text, expected):
+    assert stance(text) == expected
+
+
 def test_ontology_names_are_consistent():
     kinds = ontology()["concepts"]
     concepts = [concept for kind in kinds.values() for concept in kind]
@@ -247,6 +259,39 @@ def test_a_restricted_yes_is_wrong(restriction):
     assert (
         score(question, f"{reference[:-1]}, {restriction}.", f"Yes, {restriction}; the hospital should explain.") > 0.1
     )
+
+
+HIGH_RISK = (
+    "How does familial hypercholesterolemia matter?",
+    "It significantly increases cardiovascular risk due to elevated cholesterol levels and needs lipid-lowering therapies.",
+)
+
+
+def test_another_term_in_a_copied_sentence_is_wrong():
+    changed = HIGH_RISK[1].replace("cholesterol", "uric acid").replace("lipid", "urate")
+    result = grade(changed, load_reference(make_reference(*HIGH_RISK)))
+    assert result.correctness < 0.05
+    assert result.reasons == ("replaced: uric acid for cholesterol; urate for lipid",)
+
+
+def test_terms_that_change_places_are_wrong():
+    question = "How does treatment differ?"
+    reference = "In HFrEF therapy aims at the failing pump and at anticoagulation; in HFpEF therapy aims at symptoms."
+    swapped = reference.replace("HFrEF", "HFxEF").replace("HFpEF", "HFrEF").replace("HFxEF", "HFpEF")
+    assert score(question, reference, swapped) < 0.2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        HIGH_RISK[1],
+        "Yes, " + HIGH_RISK[1].replace(" significantly", ""),
+        HIGH_RISK[1] + " Relatives should be screened, since half of them carry the gene that causes the disease.",
+        "It raises cardiovascular risk because cholesterol is high, so lipids must be lowered.",
+    ],
+)
+def test_left_out_added_and_own_words_are_right(answer):
+    assert score(*HIGH_RISK, answer) > 0.6
 
 
 NORMAL_PR = "What is the normal PR interval?", "The normal PR interval is 120 to 200 ms."
@@ -510,7 +555,7 @@ def share_above(rows, wrong: str) -> float:
 
 
 def test_right_answers_score_above_wrong_ones(graded):
-    assert len(graded) >= 250
+    assert len(graded) >= 490
     shares = {wrong: share_above(graded, wrong) for wrong in WRONG}
     assert mean(shares.values()) >= 0.92, shares
     assert shares["wrong_fact"] >= 0.85 and shares["negated"] >= 0.85, shares
