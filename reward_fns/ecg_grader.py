@@ -10,7 +10,7 @@
    question, so that the question restated gains nothing. It is bounded, it is never enough alone, and an answer about
    something else is cut by it.
 
-The thresholds were chosen on 439 questions of ECG-Expert-QA with right and wrong answers written for them
+The thresholds were chosen on 438 questions of ECG-Expert-QA with right and wrong answers written for them
 (tests/test_ecg_grader.py measures them).
 """
 
@@ -79,7 +79,7 @@ def grade(answer: str, reference: Reference) -> EcgGrade:
     reasons = tuple(reason for _, reason in contradictions)
     if worst >= KEY_CONTRADICTION:
         return EcgGrade(min(coverage, CONTRADICTED), coverage, worst, reasons)
-    if reading.words >= TELEGRAM_WORDS and reading.function_words < TELEGRAM_FUNCTION_WORDS:
+    if _is_telegram(reading) and not _is_telegram(read(reference.text)):
         return EcgGrade(0.0, coverage, worst, reasons)
     full = FINDINGS_COVERAGE if reference.kind == "findings" else FULL_COVERAGE
     value = _with_meaning(min(1.0, coverage / full) ** STRAY, match.known_coverage(), answer, reading, reference)
@@ -99,6 +99,10 @@ def _repeats(answer: str) -> bool:
     words = answer.lower().split()
     runs = [tuple(words[start : start + 3]) for start in range(len(words) - 2)]
     return len(words) >= TELEGRAM_WORDS and len(set(runs)) < len(runs) / 2
+
+
+def _is_telegram(reading: Reading) -> bool:
+    return reading.words >= TELEGRAM_WORDS and reading.function_words < TELEGRAM_FUNCTION_WORDS
 
 
 def _with_meaning(value: float, known: float, answer: str, reading: Reading, reference: Reference) -> float:

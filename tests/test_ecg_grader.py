@@ -155,7 +155,8 @@ def test_polarity(text, expected):
 @pytest.mark.parametrize(
     "text, expected",
     [("Go ahead and ask.", "yes"), ("The choice is yours; you're entitled to it.", "yes"),
-     ("Here you may, if it can't wait.", "yes"), ("Patients aren't entitled to it.", "no"), ("That is not up to you.", "no"), ("The QT interval is long.", ""),
+     ("Here you may, if it can't wait.", "yes"), ("Patients aren't entitled to it.", "no"),
+     ("That is not up to you.", "no"), ("The QT interval is long.", ""),
      ("It's a copy. The law says so. You can ask.", "")],
 )  # fmt: skip
 def test_what_permits_or_refuses_is_a_verdict_too(text, expected):
@@ -263,7 +264,7 @@ def test_a_restricted_yes_is_wrong(restriction):
 
 HIGH_RISK = (
     "How does familial hypercholesterolemia matter?",
-    "It significantly increases cardiovascular risk due to elevated cholesterol levels and needs lipid-lowering therapies.",
+    "It significantly increases cardiovascular risk due to elevated cholesterol levels and needs lipid-lowering drugs.",
 )
 
 
@@ -380,6 +381,14 @@ def test_the_question_copied_behind_a_verdict_does_not_pay():
 @pytest.mark.parametrize("answer", ["0.12 s to 0.20 s", "120\u2014200 ms", "0.12\u20110.20 s", "200-120 ms"])
 def test_ranges_in_any_spelling(answer):
     assert score("What is the normal PR interval?", "The normal PR interval is 120 to 200 ms.", answer) > 0.9
+
+
+def test_a_reference_of_few_function_words_is_right():
+    reference = (
+        "Tuberculous effusion typically shows low-voltage QRS complexes, diffuse ST-segment elevation; myocardial "
+        "infarction shows localized ST-segment changes, Q waves, T-wave inversions, reciprocal depression."
+    )
+    assert score("How do they differ on the ECG?", reference, reference) > 0.9
 
 
 def test_a_class_and_its_member_agree():
