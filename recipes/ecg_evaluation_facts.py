@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from reward_fns.ecg_facts import DIMENSIONS, DIRECTION, LEAD, WORD, Fact, read
 from reward_fns.ecg_match import FactMatch
 from reward_fns.ecg_reference import Reference
+from reward_fns.ecg_substitution import REPLACED, substitutions
 
 COVERED, MISSING, CONTRADICTED = "covered", "missing", "contradicted"
 
@@ -30,7 +31,8 @@ def fact_states(answer: str, reference: Reference) -> list[FactState]:
     if reference.kind == "entities":
         return []
     match = FactMatch(read(answer), reference)
-    reasons = [reason for _, reason in match.contradictions()]
+    contradictions = [*match.contradictions(), *substitutions(answer, reference.text, reference.question)]
+    reasons = [reason for _, reason in contradictions]
     return [
         FactState(
             text=fact_text(fact),
@@ -68,6 +70,8 @@ def _state(fact: Fact, held: float, reasons: list[str]) -> str:
 
 def _replaces(reason: str, fact: Fact) -> bool:
     """Whether a reason of the grader, such as ``rhythm: atrial flutter for atrial fibrillation``, is about ``fact``."""
+    if reason.startswith(REPLACED):
+        return any(fact in read(part.rpartition(" for ")[2]).facts for part in reason.split("; "))
     if fact.slot.startswith(DIRECTION):
         _, axis, target = fact.slot.split(" ", 2)
         return reason in (f"opposite {axis} of {target}", f"both ways of {axis} of {target}", f"opposite {axis}")

@@ -15,6 +15,7 @@ from reward_fns.ecg_facts import WORD, Fact, read
 from reward_fns.ecg_match import related
 from reward_fns.ecg_words import content_stem, says_little, words_of
 
+REPLACED = "replaced: "  # how the reason begins
 FRAME = 0.4, 0.6  # share of the words that are copied in their order, from which it counts, and in full
 LONGEST = 6  # content words on either side: more are a sentence of its own
 NEIGHBOURS = 2  # words that must be the same next to it
@@ -47,7 +48,7 @@ def substitutions(answer: str, reference: str, question: str) -> Iterator[tuple[
         reasons.append(f"{' '.join(new or other)} for {' '.join(missing)}")
     if reasons:
         share = replaced / len(_content(said))
-        yield min(1.0, frame) * min(1.0, share / ENOUGH), f"replaced: {'; '.join(reasons)}"
+        yield min(1.0, frame) * min(1.0, share / ENOUGH), f"{REPLACED}{'; '.join(reasons)}"
 
 
 @functools.lru_cache(maxsize=1024)

@@ -287,6 +287,13 @@ def test_replaced_facts_are_contradicted():
     assert states("Give amiodarone.", make_reference(DRUG, DRUG_ANSWER))["drug: adenosine"] == CONTRADICTED
 
 
+def test_a_word_in_place_of_which_a_copied_sentence_has_another_is_contradicted():
+    text = "The disease increases cardiovascular risk due to elevated cholesterol levels in the blood."
+    reference = load_reference(make_reference("What does the disease do?", text))
+    found = fact_states(text.replace("cholesterol", "caffeine"), reference)
+    assert [fact.text for fact in found if fact.state == CONTRADICTED] == ["cholesterol"]
+
+
 def test_other_leads_contradict():
     found = states("Leads V1 and V2.", make_reference("Which leads?", "Leads II and III show it."))
     assert found == {"lead: II": CONTRADICTED, "lead: III": CONTRADICTED}
