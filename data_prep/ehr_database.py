@@ -40,7 +40,7 @@ def build(
     with (
         atomic_output(out_path) as partial,
         EhrSource(tree, options, memory_limit, partial.with_name(f"{partial.name}.spill")) as source,
-        BuildProgress(console or Console(quiet=True), tree.bytes_to_read()) as progress,
+        BuildProgress(console or Console(quiet=True), tree.sizes()) as progress,
         closing(sqlite3.connect(partial, isolation_level=None)) as db,
     ):
         try:

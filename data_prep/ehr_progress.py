@@ -1,25 +1,42 @@
-"""The progress of a build: bytes of the files read so far, their rate, the time left, and the table being filled."""
+"""The progress of a build: bytes of the files read so far, their rate and the time left, in all and of each file."""
 
 import time
+from pathlib import Path
 
 import psutil
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 
 class BuildProgress(Progress):
-    """DuckDB tells of no bytes, so whenever the bar is drawn the system is asked what this process has read."""
+    """DuckDB tells of no bytes, so whenever the bars are drawn the system is asked what this process has read.
 
-    def __init__(self, console: Console, total_bytes: int):
+    ``sizes`` are the files to read. Each has a bar of its own while it is read from its beginning to its end, as DuckDB
+    reads gzip files; the bar of all files counts the others too.
+    """
+
+    def __init__(self, console: Console, sizes: dict[Path, int]):
         columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
         self._process = psutil.Process()
         self._start = self._process.io_counters().read_chars
         self._table_start = time.perf_counter()
+        self._files: dict[str, TaskID] = {}
         super().__init__(TextColumn("{task.description}"), *columns, console=console, transient=True)
-        self._bar = self.add_task("reading", total=total_bytes)
+        for path, size in sizes.items():
+            bar = self.add_task(path.name, total=size, start=False, visible=False)
+            self._files[str(path.resolve())] = bar
+        self._all = self.add_task("all files", total=sum(sizes.values()))
 
     def filling(self, table: str, rows: int) -> None:
-        self.update(self._bar, description=f"{table} {rows:,} rows")
+        self.update(self._all, description=f"all files, {table}: {rows:,} rows")
 
     def done(self, table: str, rows: int) -> None:
         """Print a line with the number of rows and, of those written since the line before, the rate."""
@@ -29,6 +46,13 @@ class BuildProgress(Progress):
         self.console.print(f"{table:20}{rows:>12,} rows {rate:>12,.0f} rows/s")
 
     def get_renderables(self):
-        for task in self.tasks:
-            self.update(task.id, completed=min(self._process.io_counters().read_chars - self._start, task.total))
+        positions = {file.path: file.position for file in self._process.open_files()}
+        for path, bar in self._files.items():
+            if position := positions.get(path):
+                self.start_task(bar)
+                self.update(bar, completed=position)
+            self.update(bar, visible=bool(position))
+        for bar in self.tasks[len(self._files) :]:  # some small files are read twice
+            read = self._process.io_counters().read_chars - self._start
+            self.update(bar.id, completed=min(read, bar.total))
         return super().get_renderables()

@@ -17,7 +17,12 @@ from data_prep.mimic_csv import MimicTree
 
 ROWS_AT_ONCE = 20_000
 SCANS = min(os.cpu_count(), 4)  # files at once: a scan that keeps the order runs on little more than one core
-PEOPLE = (("patients", "person"), ("admissions", "visit"), ("icustays", "stay"))
+# The files that cohorts are drawn from, and what is held of them: their text would grow with the hospital.
+PEOPLE = (
+    ("patients", "person", "*"),
+    ("admissions", "visit", "file_row, subject_id, hadm_id, admittime, dischtime"),
+    ("icustays", "stay", "DISTINCT subject_id"),
+)
 
 # Rows must stay in source order, and tables that are looked up must be the side of a join that is held in memory:
 # so no join may be turned around, and no IN (constants) become one.
@@ -101,6 +106,6 @@ class EhrSource:
                 rows = cursor.fetchmany(ROWS_AT_ONCE)
 
     def _hold_people(self) -> None:
-        for file, table in PEOPLE:
+        for file, table, columns in PEOPLE:
             with self.tree.reading(file):
-                self.db.execute(f"CREATE OR REPLACE TABLE {table} AS FROM {file}")
+                self.db.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT {columns} FROM {file}")

@@ -76,18 +76,17 @@ PATIENTS = Table(
 ADMISSIONS = Table(
     "admissions",
     file="admissions",
-    rows="admission AS e",
-    sort=True,
+    rows="admissions AS e LEFT JOIN admission AS a ON a.hadm_id = e.hadm_id",
     rules={
-        "with --sample_icu_patient_only, the patient has an ICU stay": "drawable",
-        "it starts by the current time": "moved(admittime, days) IS NOT NULL",
-        "the patient is drawn for the cohort": "subject_id IN (SELECT subject_id FROM chosen)",
+        "with --sample_icu_patient_only, the patient has an ICU stay": "a.drawable",
+        "it starts by the current time": "moved(e.admittime, a.days) IS NOT NULL",
+        "the patient is drawn for the cohort": "e.subject_id IN (SELECT subject_id FROM chosen)",
     },
     columns="""
-        subject_id, hadm_id, written(moved(admittime, days)), written(moved(dischtime, days)),
-        stored(admission_type), stored(admission_location),
-        if_over(stored(discharge_location), moved(dischtime, days)),
-        stored(insurance), stored(language), stored(marital_status), age""",
+        e.subject_id, e.hadm_id, written(moved(e.admittime, a.days)), written(moved(e.dischtime, a.days)),
+        stored(e.admission_type), stored(e.admission_location),
+        if_over(stored(e.discharge_location), moved(e.dischtime, a.days)),
+        stored(e.insurance), stored(e.language), stored(e.marital_status), a.age""",
 )
 
 

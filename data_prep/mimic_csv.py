@@ -85,9 +85,9 @@ class MimicTree:
             raise InputError(f"{data_dir} lacks {', '.join(missing)}; give a whole MIMIC-IV tree")
         self._headers = {table: _header(self._paths[table], names.split()) for table, names in COLUMNS.items()}
 
-    def bytes_to_read(self) -> int:
-        """Bytes of all files as they are on the disk; prescriptions is read twice."""
-        return sum(path.stat().st_size for path in (*self._paths.values(), self._path("prescriptions")))
+    def sizes(self) -> dict[Path, int]:
+        """The bytes of each file as it is on the disk."""
+        return {path: path.stat().st_size for path in self._paths.values()}
 
     def create_views(self, db: duckdb.DuckDBPyConnection) -> None:
         """One view a file, named as the file, with ``file_row`` (from 1) and the columns in ``COLUMNS``.

@@ -6,10 +6,10 @@ Covered, layer by layer:
   allows SELECT over the file's own tables with a list of deterministic functions (no PRAGMA, ATTACH, temporary
   or schema table, no table-valued function), exactly one statement is executed, and the process may not
   write a byte to any file (RLIMIT_FSIZE) nor, once the database is open, open another one (RLIMIT_NOFILE).
-* A query cannot stall the caller: a progress handler ends it at the deadline, and a kill of the process 0.05 s later
-  ends what never reaches the handler (one long opcode, or preparing a monstrous statement). The process also kills
-  itself then (a timer, and RLIMIT_CPU behind it), so an orphan is bounded too. A query that was late but had hardly
-  computed was starved by a busy machine: it is executed once more.
+* A query cannot stall the caller: a progress handler ends it 0.05 s before its deadline, and there a kill of the
+  process ends what never reaches the handler (one long opcode, or preparing a monstrous statement). The process also
+  kills itself then (a timer, and RLIMIT_CPU behind it), so an orphan is bounded too. A query that was late but had
+  hardly computed was starved by a busy machine: it is executed once more.
 * A query cannot exhaust memory: limits on cell size, SQL text, columns, expression depth and compound terms; temporary
   data stays in memory, under RLIMIT_AS; rows are streamed, and rows, bytes and the size of the answer are capped.
 * A query cannot see secrets: the process starts with an empty environment and in ``/``.
@@ -43,7 +43,7 @@ from typing import Literal
 
 from reward_fns.sql_text import clean_up
 
-KILL_AFTER_S = 0.05
+KILL_AFTER_S = 0.05  # from the end by the handler; at most half of the deadline
 STARVED = 0.5  # share of the deadline: a query that is late but computed for less had to wait for the processor
 START_TIMEOUT_S = 60.0
 MAX_SQL_CHARS = 32_000
@@ -95,8 +95,8 @@ class SqlSandbox:
         cache_size: int = 4096,
     ):
         settings = {
-            "timeout_s": timeout_s,
-            "hard_timeout_s": timeout_s + KILL_AFTER_S,
+            "timeout_s": timeout_s - min(KILL_AFTER_S, timeout_s / 2),
+            "hard_timeout_s": timeout_s,
             "starved_s": timeout_s * STARVED,
             "memory_mb": memory_mb,
             "max_rows": max_rows,

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from conftest import REPO
 from ehr_trees import IN_2100, admission, dump, select, tree
+from rich.console import Console
 
 from data_prep.build_ehr_db import build, main
 from data_prep.ehr_cohort import BuildOptions
+from data_prep.ehr_progress import BuildProgress
 from data_prep.mimic_csv import COLUMNS, parse_number
 
 SHARED_TASK = ["--num_patient", "100", "--timeshift", "--current_time", "2100-12-31 23:59:00", "--start_year", "2100"]
@@ -492,6 +494,19 @@ def test_too_little_memory_is_one_clear_line(tmp_path):
         build(tree(tmp_path / "tree"), tmp_path / "db.sqlite", BuildOptions(), memory_limit="1MB")
     with pytest.raises(SystemExit, match="memory_limit is 'much'"):
         build(tree(tmp_path / "tree"), tmp_path / "db.sqlite", BuildOptions(), memory_limit="much")
+
+
+def test_each_file_has_a_bar_while_it_is_read(tmp_path):
+    path = tmp_path / "labevents.csv.gz"
+    path.write_bytes(bytes(1000))
+    progress = BuildProgress(Console(quiet=True), {path: 1000})
+    with path.open("rb", buffering=0) as file:
+        file.read(250)
+        progress.get_renderables()
+        bar = progress.tasks[0]
+        assert (bar.description, bar.completed, bar.visible) == ("labevents.csv.gz", 250, True)
+    progress.get_renderables()
+    assert not bar.visible
 
 
 def test_final_line_names_the_output(tmp_path, capsys):
