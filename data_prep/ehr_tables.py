@@ -219,26 +219,27 @@ LABEVENTS = Table(
 )
 
 DOSE = "replace(clean(e.dose_val_rx), ',', '')"
-DOSE_RULES = not_null("starttime", "stoptime", "drug", "dose_val_rx", "dose_unit_rx", "route") | {
-    "the dose is a whole number": f"regexp_full_match({DOSE}, '[0-9]+')"
-}
+GIVEN = not_null("starttime", "stoptime", "drug", "dose_val_rx", "dose_unit_rx", "route")
+WHOLE_DOSE = {"the dose is a whole number": f"regexp_full_match({DOSE}, '[0-9]+')"}
 
 PRESCRIPTIONS = Table(
     "prescriptions",
     file="prescriptions",
-    # Counted over all patients; of equal counts the unit that is seen first.
+    # Counted over all patients; of equal counts the unit that is seen first. Cells are cleaned once for all equal ones.
     before=f"""
         CREATE TABLE drug_unit AS
         WITH cells AS (
-            SELECT drug, dose_unit_rx, count(*) AS doses, min(file_row) AS first_row
-            FROM prescriptions AS e WHERE {" AND ".join(DOSE_RULES.values())} GROUP BY ALL),
+            SELECT drug, dose_unit_rx, dose_val_rx, count(*) AS doses, min(file_row) AS first_row
+            FROM prescriptions AS e WHERE {" AND ".join(GIVEN.values())} GROUP BY ALL),
         cleaned AS (
-            SELECT clean(drug) AS drug, clean(dose_unit_rx) AS unit, sum(doses) AS doses, min(first_row) AS first_row
-            FROM cells GROUP BY ALL)
-        SELECT drug, arg_max(unit, (doses, -first_row)) AS unit FROM cleaned GROUP BY drug""",
-    rows=f"prescriptions AS e {OF_COHORT} LEFT JOIN drug_unit AS u ON u.drug = clean(e.drug)",
+            SELECT clean(drug) AS name, clean(dose_unit_rx) AS unit, sum(doses) AS doses, min(first_row) AS first_row
+            FROM cells AS e WHERE {" AND ".join(WHOLE_DOSE.values())} GROUP BY ALL),
+        usual AS (SELECT name, arg_max(unit, (doses, -first_row)) AS unit FROM cleaned GROUP BY name)
+        SELECT drug, unit FROM (SELECT DISTINCT drug FROM cells) JOIN usual ON name = clean(drug)""",
+    rows=f"prescriptions AS e {OF_COHORT} LEFT JOIN drug_unit AS u ON u.drug = e.drug",
     rules=OF_COHORT_RULES
-    | DOSE_RULES
+    | GIVEN
+    | WHOLE_DOSE
     | {
         "the drug is not at home in another table": "at_home(e.drug, 'prescriptions')",
         "the unit is the drug's most frequent one": "clean(e.dose_unit_rx) = u.unit",
