@@ -2,8 +2,8 @@
 
 Synthetic trees with 1, 4 and 16 million chart events and all else in proportion are made in a temporary folder one
 after another; on each both builds run with the shared task's options, in processes of their own. Memory is the peak
-resident set. CPU time tells more where other work runs on the machine. What no build goes below is measured too: the
-files are only decompressed, by zlib in as many processes as there are cores.
+resident set. CPU time tells more where other work runs on the machine. For comparison the files are only decompressed
+too, by Python's zlib in as many processes as there are cores.
 
     python -m benchmarks.build_ehr_db [--million_events 1 4 16] [--num_patient 100]
 """
@@ -36,7 +36,7 @@ def read(path):
     with gzip.open(path) as file:
         while file.read(1 << 20):
             pass
-with multiprocessing.Pool() as pool:
+with multiprocessing.get_context("fork").Pool() as pool:
     pool.map(read, sys.argv[1:], chunksize=1)
 """
 

@@ -19,21 +19,21 @@ from rich.progress import (
 class BuildProgress(Progress):
     """DuckDB tells of no bytes, so whenever the bars are drawn the system is asked what this process has read.
 
-    ``sizes`` are the files to read. Each has a bar of its own while it is read from its beginning to its end, as DuckDB
-    reads gzip files; the bar of all files counts the others too.
+    ``sizes`` are the files to read, each as often as it is read. Each has a bar of its own while it is read from its
+    beginning to its end, as DuckDB reads gzip files; the bar of all files counts the others too.
     """
 
-    def __init__(self, console: Console, sizes: dict[Path, int]):
+    def __init__(self, console: Console, sizes: list[tuple[Path, int]]):
         columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
         self._process = psutil.Process()
         self._start = self._process.io_counters().read_chars
         self._table_start = time.perf_counter()
-        self._files: dict[str, TaskID] = {}
+        self._paths: dict[TaskID, str] = {}
+        self._all: TaskID | None = None  # the bars are drawn for the first time while the first is added
         super().__init__(TextColumn("{task.description}"), *columns, console=console, transient=True)
-        for path, size in sizes.items():
-            bar = self.add_task(path.name, total=size, start=False, visible=False)
-            self._files[str(path.resolve())] = bar
-        self._all = self.add_task("all files", total=sum(sizes.values()))
+        for path, size in dict(sizes).items():
+            self._paths[self.add_task(path.name, total=size, visible=False)] = str(path.resolve())
+        self._all = self.add_task("all files", total=sum(size for _, size in sizes))
 
     def filling(self, table: str, rows: int) -> None:
         self.update(self._all, description=f"all files, {table}: {rows:,} rows")
@@ -46,13 +46,19 @@ class BuildProgress(Progress):
         self.console.print(f"{table:20}{rows:>12,} rows {rate:>12,.0f} rows/s")
 
     def get_renderables(self):
-        positions = {file.path: file.position for file in self._process.open_files()}
-        for path, bar in self._files.items():
-            if position := positions.get(path):
-                self.start_task(bar)
-                self.update(bar, completed=position)
-            self.update(bar, visible=bool(position))
-        for bar in self.tasks[len(self._files) :]:  # some small files are read twice
-            read = self._process.io_counters().read_chars - self._start
-            self.update(bar.id, completed=min(read, bar.total))
+        if self._all is not None:
+            self._look()
         return super().get_renderables()
+
+    def _look(self) -> None:
+        try:
+            positions = {file.path: file.position for file in self._process.open_files()}
+        except psutil.Error:  # it looks at files that are none of ours too, such as a log in another user's folder
+            positions = {}
+        for task in self.tasks[:-1]:
+            position = positions.get(self._paths[task.id], 0)
+            if position < task.completed:
+                self.reset(task.id)  # it is read once more
+            self.update(task.id, completed=position, visible=position > 0)
+        read = self._process.io_counters().read_chars - self._start
+        self.update(self._all, completed=min(read, self.tasks[-1].total))

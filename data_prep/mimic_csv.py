@@ -85,9 +85,9 @@ class MimicTree:
             raise InputError(f"{data_dir} lacks {', '.join(missing)}; give a whole MIMIC-IV tree")
         self._headers = {table: _header(self._paths[table], names.split()) for table, names in COLUMNS.items()}
 
-    def sizes(self) -> dict[Path, int]:
-        """The bytes of each file as it is on the disk."""
-        return {path: path.stat().st_size for path in self._paths.values()}
+    def sizes(self) -> list[tuple[Path, int]]:
+        """Each file that a build streams, with its bytes on the disk; prescriptions is read twice."""
+        return [(path, path.stat().st_size) for path in (*self._paths.values(), self._path("prescriptions"))]
 
     def create_views(self, db: duckdb.DuckDBPyConnection) -> None:
         """One view a file, named as the file, with ``file_row`` (from 1) and the columns in ``COLUMNS``.

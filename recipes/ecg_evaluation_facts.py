@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from reward_fns.ecg_facts import DIMENSIONS, DIRECTION, LEAD, WORD, Fact, read
 from reward_fns.ecg_match import FactMatch
 from reward_fns.ecg_reference import Reference
-from reward_fns.ecg_substitution import REPLACED, substitutions
+from reward_fns.ecg_substitution import substitution
+from reward_fns.ecg_words import content_stem
 
 COVERED, MISSING, CONTRADICTED = "covered", "missing", "contradicted"
 
@@ -31,12 +32,13 @@ def fact_states(answer: str, reference: Reference) -> list[FactState]:
     if reference.kind == "entities":
         return []
     match = FactMatch(read(answer), reference)
-    contradictions = [*match.contradictions(), *substitutions(answer, reference.text, reference.question)]
-    reasons = [reason for _, reason in contradictions]
+    reasons = [reason for _, reason in match.contradictions()]
+    found = substitution(answer, reference.text, reference.question)
+    replaced = {content_stem(word) for word in found.missing} if found else set()
     return [
         FactState(
             text=fact_text(fact),
-            state=_state(fact, match.held[fact], reasons),
+            state=_state(fact, match.held[fact], reasons, replaced),
             given=fact in reference.given,
             word=fact.slot == WORD,
         )
@@ -60,18 +62,18 @@ def fact_text(fact: Fact) -> str:
     return f"not {text}" if fact.negated else text
 
 
-def _state(fact: Fact, held: float, reasons: list[str]) -> str:
+def _state(fact: Fact, held: float, reasons: list[str], replaced: set[str]) -> str:
     if held < 0:
         return CONTRADICTED
     if held == 1:
         return COVERED
+    if fact.slot == WORD and fact.value in replaced:
+        return CONTRADICTED
     return CONTRADICTED if any(_replaces(reason, fact) for reason in reasons) else MISSING
 
 
 def _replaces(reason: str, fact: Fact) -> bool:
     """Whether a reason of the grader, such as ``rhythm: atrial flutter for atrial fibrillation``, is about ``fact``."""
-    if reason.startswith(REPLACED):
-        return any(fact in read(part.rpartition(" for ")[2]).facts for part in reason.split("; "))
     if fact.slot.startswith(DIRECTION):
         _, axis, target = fact.slot.split(" ", 2)
         return reason in (f"opposite {axis} of {target}", f"both ways of {axis} of {target}", f"opposite {axis}")

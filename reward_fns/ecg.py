@@ -5,8 +5,10 @@ the model's text                         score
 =======================================  ===========================================================================
 says the reference's facts               1.0, in ten words or in a hundred
 says some of them                        in between
-contradicts a key fact, says it both     at most 0.01, however fluent
-ways, or this "or" that
+contradicts a key fact, says this "or"   at most 0.01, however fluent
+that
+says it both ways, copies the reference  little
+with other words in places
 names the right one among alternatives   less, the more alternatives
 restates the question, boilerplate, a    next to nothing
 long list of terms

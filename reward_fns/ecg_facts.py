@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import spacy
 from negspacy.negation import Negex
 from negspacy.termsets import termset
+from spacy.lang.en.lex_attrs import like_num
 from spacy.language import Language
 from spacy.matcher import PhraseMatcher
 from spacy.tokens import Doc, Span
@@ -46,6 +47,7 @@ _UNITS = {
     "mg/dl": ("concentration", 1.0),
 }  # fmt: skip
 _UNIT = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))
+_UNIT_WORDS = frozenset(word for unit in _UNITS for word in re.findall("[a-z]+", unit))
 _QUANTITY = re.compile(
     rf"(?<![\w.])(?P<low>{_SIGN}{_NUMBER})(?:\s*(?:{_UNIT})?s?\s*(?:-|to|and)\s*(?P<high>{_SIGN}{_NUMBER}))?\s*"
     rf"(?P<unit>{_UNIT})?s?(?![\w.]*\d|[a-z])",
@@ -303,6 +305,11 @@ def quantities(text: str) -> list[Fact]:
             high = math.inf
         found.append(Fact(dimension, f"{low:g} {high:g}", negated=bool(_NOT.search(before))))
     return found
+
+
+def is_measure(word: str) -> bool:
+    """Whether a word is a number, in digits or not, or one of a unit."""
+    return like_num(word) or word.lower() in _UNIT_WORDS or word.lower().removesuffix("s") in _UNIT_WORDS
 
 
 def _signed(number: str, dimension: str) -> float:

@@ -4,8 +4,8 @@
    it is enough, so that a right answer in ten words scores like one in a hundred.
 2. Contradiction: a fact denied, the opposite direction, another lead, rhythm, drug or number in place of the
    reference's or next to it with an "or", yes for no or with an "only" behind it. It lowers the score; from
-   ``KEY_CONTRADICTION`` on it caps it at ``CONTRADICTED``. So does what stands in place of the reference's words in a
-   sentence copied from it.
+   ``KEY_CONTRADICTION`` on it caps it at ``CONTRADICTED``. Other words in a sentence that is copied from the reference
+   lower it too.
 3. Similarity in meaning joins for what the ontology does not know: that of what answer and reference add to the
    question, so that the question restated gains nothing. It is bounded, it is never enough alone, and an answer about
    something else is cut by it.
@@ -23,7 +23,7 @@ from reward_fns.ecg_facts import Reading, read
 from reward_fns.ecg_match import FactMatch
 from reward_fns.ecg_reference import Reference
 from reward_fns.ecg_similarity import embed
-from reward_fns.ecg_substitution import substitutions
+from reward_fns.ecg_substitution import substitution
 from reward_fns.ecg_words import MAX_CHARS, SENTENCE_END
 
 FULL_COVERAGE = 0.45
@@ -73,13 +73,13 @@ def grade(answer: str, reference: Reference) -> EcgGrade:
     match = FactMatch(reading, reference)
     coverage = match.coverage()
     contradictions = list(match.contradictions())
-    if all(size < KEY_CONTRADICTION for size, _ in contradictions):
-        contradictions += substitutions(answer, reference.text, reference.question)
+    if found := substitution(answer, reference.text, reference.question):
+        contradictions.append((found.size, found.reason))
     worst = max((size for size, _ in contradictions), default=0.0)
     reasons = tuple(reason for _, reason in contradictions)
     if worst >= KEY_CONTRADICTION:
         return EcgGrade(min(coverage, CONTRADICTED), coverage, worst, reasons)
-    if _is_telegram(reading) and not _is_telegram(read(reference.text)):
+    if _is_telegram(reading) and not (_is_telegram(read(reference.text)) and _about_as_long(answer, reference.text)):
         return EcgGrade(0.0, coverage, worst, reasons)
     full = FINDINGS_COVERAGE if reference.kind == "findings" else FULL_COVERAGE
     value = _with_meaning(min(1.0, coverage / full) ** STRAY, match.known_coverage(), answer, reading, reference)
@@ -103,6 +103,10 @@ def _repeats(answer: str) -> bool:
 
 def _is_telegram(reading: Reading) -> bool:
     return reading.words >= TELEGRAM_WORDS and reading.function_words < TELEGRAM_FUNCTION_WORDS
+
+
+def _about_as_long(answer: str, reference: str) -> bool:
+    return len(answer.split()) <= 2 * len(reference.split())
 
 
 def _with_meaning(value: float, known: float, answer: str, reading: Reading, reference: Reference) -> float:

@@ -5,13 +5,14 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-from reward_fns.ecg_facts import DIMENSIONS, DIRECTION, FACTORS, LEAD, WAVE, WORD, Fact, Reading
+from reward_fns.ecg_facts import DIMENSIONS, DIRECTION, FACTORS, LEAD, WAVE, WORD, Fact, Reading, read
 from reward_fns.ecg_ontology import members, ontology
 from reward_fns.ecg_reference import Reference
 
 DENIED = 0.1, 0.5  # share of the common facts that may be denied by accident, and that contradicts in full
 DENIED_IN_DENIAL = 0.5  # what it may deny where the reference itself denies something, or yes or no agrees
 WORD_DENIED = 0.6  # how much it matters where all that is denied is one word that the ontology does not know
+OTHER_STANCE = 0.6  # than the reference's yes or no, in other words
 TOLERANCE = 0.05  # of a number
 OVERLAP = 0.8  # of two ranges that agree, of the wider one
 LITTLE = 0.6  # weight of what a reference adds to a question, below which its yes or no is most of it
@@ -21,7 +22,7 @@ RESTATED = 0.1  # coverage by the question's own facts behind the right yes or n
 # A direction that is asserted the wrong way round, and a concept in place of another: how much it matters, of 1.
 STRONG_AXES = ("duration", "level", "orientation", "speed", "regularity", "danger", "clarity")
 WEAK_AXIS, OTHER_TARGET = 0.3, 0.7
-BOTH_WAYS = 0.5  # of the same thing, in a sentence
+BOTH_WAYS = 0.7  # of the same thing: right answers may compare two states of it
 ELSEWHERE = 0.3  # the axis's opposite, said of something else
 PART_REPLACED = 0.4
 WEAK_KIND = 0.5
@@ -38,8 +39,10 @@ EXCLUSIVE_KINDS = frozenset(
     + ("side of axis", "channelopathy", "cardiomyopathy", "infarction type", "ejection fraction", "conduction tissue")
 )
 OR_ANOTHER_DRUG = 0.6  # right answers name several
-# A reference that names examples leaves room for others.
-_EXAMPLES = re.compile(r"\b(?:such as|like|including|includes?|e\.g\.|for example|for instance|among)\b", re.IGNORECASE)
+# A reference that names examples, up to the end of the sentence, leaves room for others of the kind.
+_EXAMPLES = re.compile(
+    r"(?:\b(?:such as|like|including|includes?|for example|for instance)\b|\be\.g\.)[^.;]*", re.IGNORECASE
+)
 
 
 class FactMatch:
@@ -53,7 +56,7 @@ class FactMatch:
         self.reading = reading
         self.reference = reference
         self.facts = reading.facts
-        self.names_examples = bool(_EXAMPLES.search(reference.text))
+        self.examples = {fact.slot for text in _EXAMPLES.findall(reference.text) for fact in read(text).facts}
         self.by_slot: dict[str, list[Fact]] = defaultdict(list)
         for fact in self.facts:
             self.by_slot[fact.slot].append(fact)
@@ -117,7 +120,8 @@ class FactMatch:
         """Yields (size, reason) for each contradiction."""
         agrees = self.reading.stance == self.reference.polarity
         if self.reference.polarity and self.reading.stance and not agrees:
-            yield 1.0, f"{self.reading.stance} for {self.reference.polarity}"
+            outright = self.reading.stance == self.reading.polarity
+            yield 1.0 if outright else OTHER_STANCE, f"{self.reading.stance} for {self.reference.polarity}"
         if self.reading.hedge and self.reading.hedge not in self.reference.text.lower():
             yield 1.0, f"hedged: {self.reading.hedge}"
         restriction = self.reading.restriction
@@ -144,7 +148,7 @@ class FactMatch:
             if slot not in ASKED_KINDS:
                 facts = {fact: weight for fact, weight in facts.items() if fact in self.reference.novel}
             if facts:
-                exclusive = slot in EXCLUSIVE_KINDS and not self.names_examples
+                exclusive = slot in EXCLUSIVE_KINDS and slot not in self.examples
                 if slot == LEAD or slot in DIMENSIONS or exclusive:
                     yield from self._this_or_that(slot, facts)
                 yield from self._other_leads(facts) if slot == LEAD else self._replaced(slot, facts)
@@ -152,12 +156,11 @@ class FactMatch:
     def _turned_round(self, slot: str, facts: dict[Fact, float]):
         values = {fact.value for fact in facts}
         weight = max(facts.values())
-        said = {fact.value: self.facts[fact] for fact in self.by_slot[slot] if not fact.negated}
+        said = {fact.value for fact in self.by_slot[slot] if not fact.negated}
         _, axis, target = slot.split(" ", 2)
         if len(values) == 1 and len(said) == 2 and axis in STRONG_AXES:
-            if len(set(said.values())) == 1:  # one sentence
-                yield BOTH_WAYS, f"both ways of {axis} of {target}"
-        elif len(values) == 1 and said and not said.keys() & values:
+            yield BOTH_WAYS, f"both ways of {axis} of {target}"
+        elif len(values) == 1 and said and not said & values:
             size = 1.0 if axis in STRONG_AXES else WEAK_AXIS
             yield (
                 size * weight * (1.0 if target in ontology()["concepts"][WAVE] else OTHER_TARGET),
@@ -202,7 +205,7 @@ class FactMatch:
             size = max(missing.values()) * (1.0 if len(missing) == len(facts) else PART_REPLACED)
             named = ", ".join(fact.value for fact in missing)
             yield size * (WEAK_KIND if slot in WEAK_KINDS else 1.0), f"{slot}: {', '.join(extra)} for {named}"
-        elif slot in ASKED_KINDS and not self.names_examples:
+        elif slot in ASKED_KINDS and slot not in self.examples:
             yield from self._alternatives(slot, facts, extra)
 
     def _this_or_that(self, slot: str, facts: dict[Fact, float]):

@@ -6,6 +6,9 @@ import re
 from reward_fns.ecg_ontology import ontology
 from reward_fns.ecg_words import SENTENCE_END
 
+# "If you cannot wait, you may ..." permits.
+_CONDITION = re.compile(r"\b(?:if|unless|while|when|where|until|because|since|although|though)\b[^,.;]*(?:[,.;]|$)")
+_DENIED = re.compile(r"\b(?:not|never|hardly|no|nothing|nobody)\b[^,.;]*$")
 _CONTRACTED = {"re": " are", "s": " is", "d": " would", "ll": " will"}
 
 
@@ -21,11 +24,11 @@ def stance(text: str) -> str:
     if verdict := polarity(text):
         return verdict
     for sentence in SENTENCE_END.split(text)[:2]:
-        sentence = _spelled_out(sentence)
+        sentence = _CONDITION.sub("", _spelled_out(sentence))
         yes, no = (_pattern("stances", verdict).search(sentence) for verdict in ("yes", "no"))
         if no and not (yes and yes.end() < no.start()):  # not "you may, though it may not ..."
             return "no"
-        if yes:
+        if yes and not _DENIED.search(sentence[: yes.start()]):
             return "yes"
     return ""
 

@@ -11,7 +11,7 @@ MAX_CHARS = 3_000  # of a text that is read; longer ones are cut
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 # "left or right bundle branch block"
 _SHARED_NOUN = re.compile(
-    r"\b(left|right|anterior|inferior|lateral|posterior|septal|atrial|ventricular|sinus) (and|or|and/or) "
+    r"\b(left|right|anterior|inferior|lateral|posterior|septal|atrial|ventricular|sinus) (and/or|and|or) "
     r"((?:left|right|anterior|inferior|lateral|posterior|septal|atrial|ventricular|sinus|bi)\w*) "
     r"(bundle branch block|ventricular \w+|atrial \w+|\w+)",
     re.IGNORECASE,
@@ -25,19 +25,19 @@ _BRITISH = {
 
 def copied_share(text: str, source: str) -> float:
     """Share of the content words of ``text`` that stand in ``source``, by their stems; 0 for a text without any."""
-    stems = [content for word in words_of(text) if (content := content_stem(word))]
-    known = {content_stem(word) for word in words_of(source)}
-    return sum(content in known for content in stems) / max(1, len(stems))
+    stems = [stem(word) for word in words_of(text) if content_stem(word)]
+    known = {stem(word) for word in words_of(source)}
+    return sum(each in known for each in stems) / max(1, len(stems))
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text of at most ``MAX_CHARS`` in lower case, numbers among them."""
-    return re.findall(r"[a-z0-9]+(?:[.][0-9]+)?", plain(clean(text[:MAX_CHARS])).lower())
+    """The words of a text of at most ``MAX_CHARS``, numbers among them."""
+    return re.findall(r"[A-Za-z0-9]+(?:[.][0-9]+)?", plain(clean(text[:MAX_CHARS])))
 
 
 def content_stem(word: str) -> str | None:
     """What stands for a word and its synonyms; None for one such as "the"."""
-    return None if word in STOP_WORDS else synonyms().get(stem(word), stem(word))
+    return None if word.lower() in STOP_WORDS else synonyms().get(stem(word), stem(word))
 
 
 def says_little(word: str) -> bool:
@@ -46,17 +46,20 @@ def says_little(word: str) -> bool:
 
 
 def clean(text: str) -> str:
-    """One kind of dash and space. Runs of one character and words over 60, on which spaCy is slow, are broken up."""
+    """One kind of dash and space, and a shared noun after each of its adjectives.
+
+    Runs of one character and words over 60, on which spaCy is slow, are broken up.
+    """
     text = unicodedata.normalize("NFKC", text.encode("utf-8", "ignore").decode())
     text = re.sub(r"[\u2010-\u2015\u2212]", "-", text).replace("\u2019", "'").replace("*", "")
     text = re.sub(r"(.)\1{5,}", r"\1\1\1", " ".join(text.split()))
+    text = _SHARED_NOUN.sub(r"\1 \4 \2 \3 \4", text)
     return re.sub(r"\S{60}", r"\g<0> ", text)
 
 
 def plain(text: str) -> str:
-    """No hyphens and slashes between letters, American spelling, and a shared noun after each of its adjectives."""
+    """Hyphens and slashes between letters are spaces; spelling is American."""
     text = re.sub(r"(?<=[A-Za-z])[-/](?=[A-Za-z])", " ", text)
-    text = _SHARED_NOUN.sub(r"\1 \4 \2 \3 \4", text)
     for british, american in _BRITISH.items():
-        text = text.replace(british, american)
+        text = text.replace(british, american).replace(british.capitalize(), american.capitalize())
     return text

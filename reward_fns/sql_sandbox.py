@@ -43,8 +43,8 @@ from typing import Literal
 
 from reward_fns.sql_text import clean_up
 
-KILL_AFTER_S = 0.05  # from the end by the handler; at most half of the deadline
-STARVED = 0.5  # share of the deadline: a query that is late but computed for less had to wait for the processor
+KILL_BEHIND_S = 0.05  # the handler ends a query this long before its deadline, where the process is killed
+STARVED = 0.5  # share of its time: a query that is late but computed for less had to wait for the processor
 START_TIMEOUT_S = 60.0
 MAX_SQL_CHARS = 32_000
 CACHED_ANSWER_CHARS = 16_000
@@ -94,10 +94,11 @@ class SqlSandbox:
         max_bytes: int = 16_000_000,
         cache_size: int = 4096,
     ):
+        end_s = timeout_s - min(KILL_BEHIND_S, timeout_s / 2)
         settings = {
-            "timeout_s": timeout_s - min(KILL_AFTER_S, timeout_s / 2),
+            "timeout_s": end_s,
             "hard_timeout_s": timeout_s,
-            "starved_s": timeout_s * STARVED,
+            "starved_s": end_s * STARVED,
             "memory_mb": memory_mb,
             "max_rows": max_rows,
             "max_bytes": max_bytes,

@@ -9,8 +9,10 @@ import subprocess
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
+import psutil
 import pytest
 from conftest import REPO
 from ehr_trees import IN_2100, admission, dump, select, tree
@@ -499,14 +501,23 @@ def test_too_little_memory_is_one_clear_line(tmp_path):
 def test_each_file_has_a_bar_while_it_is_read(tmp_path):
     path = tmp_path / "labevents.csv.gz"
     path.write_bytes(bytes(1000))
-    progress = BuildProgress(Console(quiet=True), {path: 1000})
+    progress = BuildProgress(Console(quiet=True), [(path, 1000), (path, 1000)])
+    bar, all_files = progress.tasks
+    assert (bar.description, bar.total, all_files.total) == ("labevents.csv.gz", 1000, 2000)
     with path.open("rb", buffering=0) as file:
-        file.read(250)
-        progress.get_renderables()
-        bar = progress.tasks[0]
-        assert (bar.description, bar.completed, bar.visible) == ("labevents.csv.gz", 250, True)
+        for position in (1000, 250):  # read to its end, and once more
+            file.seek(position)
+            progress.get_renderables()
+            assert (bar.completed, bar.visible, bar.finished) == (position, True, position == 1000)
     progress.get_renderables()
-    assert not bar.visible
+    assert not bar.visible and all_files.completed > 0
+
+
+def test_files_that_cannot_be_looked_at_do_not_end_a_build(tmp_path, monkeypatch):
+    progress = BuildProgress(Console(quiet=True), [(tmp_path / "labevents.csv.gz", 1000)])
+    monkeypatch.setattr(psutil.Process, "open_files", Mock(side_effect=psutil.AccessDenied))
+    progress.get_renderables()
+    assert not progress.tasks[0].visible
 
 
 def test_final_line_names_the_output(tmp_path, capsys):

@@ -156,6 +156,7 @@ def test_polarity(text, expected):
     "text, expected",
     [("Go ahead and ask.", "yes"), ("The choice is yours; you're entitled to it.", "yes"),
      ("Here you may, if it can't wait.", "yes"), ("Patients aren't entitled to it.", "no"),
+     ("If you cannot wait, you may leave.", "yes"), ("In that case you certainly cannot refuse.", ""),
      ("That is not up to you.", "no"), ("The QT interval is long.", ""),
      ("It's a copy. The law says so. You can ask.", "")],
 )  # fmt: skip
@@ -271,7 +272,7 @@ HIGH_RISK = (
 def test_another_term_in_a_copied_sentence_is_wrong():
     changed = HIGH_RISK[1].replace("cholesterol", "uric acid").replace("lipid", "urate")
     result = grade(changed, load_reference(make_reference(*HIGH_RISK)))
-    assert result.correctness < 0.05
+    assert result.correctness < 0.2
     assert result.reasons == ("replaced: uric acid for cholesterol; urate for lipid",)
 
 
@@ -293,6 +294,60 @@ def test_terms_that_change_places_are_wrong():
 )
 def test_left_out_added_and_own_words_are_right(answer):
     assert score(*HIGH_RISK, answer) > 0.6
+
+
+@pytest.mark.parametrize(
+    "reference, words, others",
+    [
+        ("It is diagnosed when the PR interval is constantly longer than 0.20 s in each cycle.", "s in", "seconds in"),
+        ("The normal PR interval of adults is 120 to 200 ms.", "120 to 200 ms", "0.12 to 0.20 s"),
+        ("A normal resting heart rate is 60 to 100 bpm in adults.", "bpm", "beats per minute"),
+        ("The patient wears the monitor for 7 days and keeps a diary.", "7", "seven"),
+        ("LBBB widens the QRS and delays left ventricular activation in most patients.", "LBBB",
+         "Left bundle branch block"),
+        ("Occlusion of the LAD causes anterior infarction with ST elevation in V1-V4.", "LAD",
+         "left anterior descending artery"),
+        ("The pattern suggests acute PE and calls for urgent imaging of the lungs.", "PE", "pulmonary embolism"),
+        ("The tracing shows complete heart block with a slow junctional escape rhythm.", "complete heart block",
+         "third-degree AV block"),
+        ("Atrial fibrillation is associated with a high risk of sudden cardiac death.", "associated with", "linked to"),
+        ("Oedema of the lungs and cardiomegaly are seen in heart failure.", "Oedema", "Edema"),
+        ("The P wave is broad and notched in lead II and biphasic in V1.", "broad", "wide"),
+        ("Treatment includes lisinopril, metoprolol and furosemide for all patients.",
+         "lisinopril, metoprolol and furosemide", "furosemide, metoprolol and lisinopril"),
+    ],
+)  # fmt: skip
+def test_the_same_in_other_words_in_a_copied_sentence_is_right(reference, words, others):
+    changed = reference.replace(words, others)
+    assert changed != reference
+    assert score("What is it?", reference, changed) > 0.9
+    assert score("What is it?", changed, reference) > 0.9
+
+
+def test_both_ways_earn_little_in_one_sentence_or_two():
+    for answer in ("The QT interval is shortened and prolonged.", "The QT is shortened. The QT is prolonged."):
+        assert score(*HYPERCALCEMIA, answer) < 0.1
+
+
+def test_examples_leave_room_for_others_of_their_kind_only():
+    reference = "Arrhythmias such as atrial fibrillation are seen."
+    assert score("What is seen?", reference, "Atrial fibrillation or atrial flutter may be seen.") > 0.6
+    reference = "Atrial fibrillation, which causes complications such as stroke."
+    assert score("What is seen?", reference, "Atrial fibrillation or atrial flutter or sinus rhythm.") < 0.1
+
+
+@pytest.mark.parametrize("conjunction", ["or", "and", "and/or"])
+def test_a_noun_that_adjectives_share(conjunction):
+    facts = read(f"left {conjunction} right bundle branch block").facts
+    assert {fact.value for fact in facts} >= {"left bundle branch block", "right bundle branch block"}
+
+
+def test_the_more_is_denied_the_worse():
+    reference = "Fatigue, fever, cough, nausea, dizziness, sweating, headache and palpitations occur."
+    two = "Fever, nausea, dizziness, sweating, headache and palpitations occur; there is no fatigue and no cough."
+    four = "Dizziness, sweating, headache and palpitations occur; no fatigue, no fever, no cough and no nausea."
+    scores = [score("What occurs?", reference, answer) for answer in (reference, two, four)]
+    assert scores[0] > scores[1] > scores[2] and scores[2] < 0.02 < scores[1]
 
 
 NORMAL_PR = "What is the normal PR interval?", "The normal PR interval is 120 to 200 ms."

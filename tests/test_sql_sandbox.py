@@ -100,7 +100,7 @@ ENDLESS = "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + {} FROM s) SELE
 
 
 def test_an_endless_query_is_interrupted_and_the_process_kept(db_path, monkeypatch):
-    monkeypatch.setattr("reward_fns.sql_sandbox.KILL_AFTER_S", 30.0)
+    monkeypatch.setattr("reward_fns.sql_sandbox.KILL_BEHIND_S", 30.0)
     with SqlSandbox(workers=1, timeout_s=0.3) as sandbox:
         sandbox.execute(db_path, "SELECT count(*) FROM patients")
         before = process_ids(sandbox)
