@@ -4,14 +4,12 @@ Both draw random numbers; the order of the draws decides which database comes ou
 """
 
 import random
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 import duckdb
 import numpy as np
-import pyarrow as pa
 
 from data_prep.errors import InputError
 
@@ -88,7 +86,8 @@ def make_cohort(db: duckdb.DuckDBPyConnection, options: BuildOptions, rng: np.ra
         CREATE TABLE cohort AS
         SELECT subject_id, hadm_id, admittime, dischtime, days
         FROM admission
-        WHERE drawable AND moved(admittime, days) IS NOT NULL AND subject_id IN (SELECT subject_id FROM chosen)""")
+        WHERE drawable AND moved(admittime, days) IS NOT NULL AND subject_id IN (SELECT subject_id FROM chosen);
+        DROP TABLE target; DROP TABLE shift; DROP TABLE birthday""")
 
 
 def birth_date(year: int) -> datetime:
@@ -122,15 +121,15 @@ def _draw_offsets(
     """
     first = db.execute(f"""
         SELECT subject_id, year(min(admittime)) AS year
-        FROM visit WHERE {drawable} GROUP BY subject_id ORDER BY min(file_row)""").to_arrow_table()
+        FROM visit WHERE {drawable} GROUP BY subject_id ORDER BY min(file_row)""").fetchnumpy()
     target = first["year"]
     if options.timeshift:
         weights = np.arange(1, options.time_span + 2)
         years = options.start_year + np.arange(options.time_span + 1)
-        target = rng.choice(years, size=len(first), p=weights / weights.sum())  # by first appearance
-    jitter = np.zeros(len(first), dtype=np.int64)
+        target = rng.choice(years, size=len(target), p=weights / weights.sum())  # by first appearance
+    jitter = np.zeros(len(target), dtype=np.int64)
     if options.jitter_days:
-        jitter = rng.integers(-options.jitter_days, options.jitter_days, len(first), endpoint=True)
+        jitter = rng.integers(-options.jitter_days, options.jitter_days, len(target), endpoint=True)
     make_table(db, "target", subject_id=first["subject_id"], first_year=first["year"], year=target, jitter=jitter)
     db.execute("""
         CREATE TABLE shift AS
@@ -138,26 +137,26 @@ def _draw_offsets(
 
 
 def _make_birthdays(db: duckdb.DuckDBPyConnection) -> None:
-    years = [year for (year,) in db.execute("SELECT DISTINCT anchor_year - anchor_age FROM person").fetchall()]
-    make_table(db, "birthday", year=years, dob=[birth_date(year) for year in years])
+    years = db.execute("SELECT DISTINCT anchor_year - anchor_age AS year FROM person").fetchnumpy()["year"]
+    dob = np.array([birth_date(int(year)) for year in years], dtype="datetime64[us]")
+    make_table(db, "birthday", year=years, dob=dob)
 
 
 def _draw_patients(db: duckdb.DuckDBPyConnection, condition: str, number: int, rng: np.random.Generator) -> None:
     """Add ``number`` subjects to ``chosen``, from those with such an admission that it lacks; all if too few."""
-    rows = db.execute(f"""
+    subjects = db.execute(f"""
         SELECT subject_id FROM admission
         WHERE drawable AND moved(admittime, days) IS NOT NULL AND {condition}
             AND subject_id NOT IN (SELECT subject_id FROM chosen)
-        GROUP BY subject_id ORDER BY min(file_row)""")
-    subjects = rows.to_arrow_table()["subject_id"].to_numpy()
+        GROUP BY subject_id ORDER BY min(file_row)""").fetchnumpy()["subject_id"]
     with suppress(ValueError):  # more than there are: the generator stays where NumPy leaves it
         subjects = rng.choice(subjects, number, replace=False)
-    db.from_arrow(pa.table({"subject_id": subjects})).insert_into("chosen")
+    db.execute("INSERT INTO chosen SELECT unnest($1)", [subjects.tolist()])
 
 
-def make_table(db: duckdb.DuckDBPyConnection, name: str, **columns: Sequence) -> None:
-    """A table from columns of equal length, by way of Arrow: Python's own numbers take some hundred bytes each."""
-    db.from_arrow(pa.table(columns)).create(name)
+def make_table(db: duckdb.DuckDBPyConnection, name: str, **columns: np.ndarray) -> None:
+    """A table from columns of equal length."""
+    db.execute(f"CREATE TABLE {name} AS FROM columns")  # which DuckDB finds by its name
 
 
 def check_people(db: duckdb.DuckDBPyConnection) -> None:

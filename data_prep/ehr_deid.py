@@ -19,7 +19,7 @@ def renumber(db: duckdb.DuckDBPyConnection, tree: MimicTree) -> None:
     for column, file in IDS.items():
         with tree.reading(file):
             ids = f"SELECT DISTINCT {column} FROM {file} WHERE {column} IS NOT NULL ORDER BY {column}"
-            old = db.execute(ids).to_arrow_table()[column]
+            old = db.execute(ids).fetchnumpy()[column]
         make_table(db, f"new_{column}", old=old, new=1 + rng.permutation(len(old)))
     for table, columns in COLUMNS.items():
         view = table.split("/")[1]

@@ -53,6 +53,8 @@ class EhrSource:
             renumber(self.db, tree)
             self._hold_people()
         make_cohort(self.db, options, self.rng)
+        for _, table, _ in PEOPLE:  # the memory is for the scans from here on
+            self.db.execute(f"DROP TABLE {table}")
         self.db.execute("CREATE TABLE label_home (label VARCHAR, home VARCHAR)")
         self.db.executemany("INSERT INTO label_home VALUES (?, ?)", list(LABEL_HOME.items()))
         self.db.execute(MACROS)
@@ -83,6 +85,8 @@ class EhrSource:
                         begun.append((table, cursor, pool.submit(self._begin, table, cursor)))
                     table, cursor, first_rows = begun.popleft()
                     yield table, self._rows(table, cursor, first_rows.result())
+                    cursors.remove(cursor)
+                    cursor.close()  # and with it what its joins hold
             finally:
                 for cursor in cursors:
                     cursor.interrupt()
