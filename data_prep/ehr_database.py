@@ -39,8 +39,8 @@ def build(
     counts = {}
     with (
         atomic_output(out_path) as partial,
+        BuildProgress(console or Console(quiet=True), tree.sizes() * (2 if explain else 1)) as progress,
         EhrSource(tree, options, memory_limit, partial.with_name(f"{partial.name}.spill")) as source,
-        BuildProgress(console or Console(quiet=True), tree.sizes()) as progress,
         closing(sqlite3.connect(partial, isolation_level=None)) as db,
     ):
         try:

@@ -102,10 +102,10 @@ class Fact:
 class Reading:
     """What a text says. ``facts`` in order, each once, with the number of the sentence that says it first.
 
-    ``polarity`` is ``yes`` or ``no`` where the text begins so, else "", ``stance`` also where it permits or refuses
-    something in other words. ``words`` counts words, ``function_words`` is the share of words such as "the" and "is"
-    among them. ``hedge`` is the phrase by which the text takes nothing or everything for true, ``restriction`` that by
-    which it makes little of a yes, or "".
+    ``text`` is the cleaned text, ``polarity`` is ``yes``, ``no`` or ``both`` where it begins so, else "", ``stance``
+    also where it permits or refuses something in other words. ``words`` counts words, ``function_words`` is the share
+    of words such as "the" and "is" among them. ``hedge`` is the phrase by which the text takes nothing or everything
+    for true, ``restriction`` that by which it makes little of a yes, or "".
     """
 
     text: str
@@ -230,7 +230,7 @@ def read(text: str) -> Reading:
 
 
 def _first(phrases: list[str], text: str) -> str:
-    return next((phrase for phrase in phrases if phrase in text), "")
+    return next((phrase for phrase in phrases if re.search(rf"\b{re.escape(phrase)}\b", text)), "")
 
 
 def _facts(text: str) -> tuple[dict[Fact, int], Doc]:

@@ -39,9 +39,9 @@ EXCLUSIVE_KINDS = frozenset(
     + ("side of axis", "channelopathy", "cardiomyopathy", "infarction type", "ejection fraction", "conduction tissue")
 )
 OR_ANOTHER_DRUG = 0.6  # right answers name several
-# A reference that names examples, up to the end of the sentence, leaves room for others of the kind.
+# Where a reference names examples, up to the end of the sentence, an answer may name others of the kind beside them.
 _EXAMPLES = re.compile(
-    r"(?:\b(?:such as|like|including|includes?|for example|for instance)\b|\be\.g\.)[^.;]*", re.IGNORECASE
+    r"(?:\b(?:such as|including|includes?|for example|for instance)\b|\be\.g\.)[^.;]*", re.IGNORECASE
 )
 
 

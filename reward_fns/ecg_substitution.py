@@ -3,7 +3,7 @@
 "It raises the uric acid" for "It raises the cholesterol" differs in a term that no ontology need know: the same words
 stand around it, so it is what the answer says instead. An answer in words of its own has no such frame, and one that
 leaves words out or adds some puts nothing in the place of others. Numbers and units are compared elsewhere. A synonym
-that the ontology lacks looks the same, so a few such words lower a score but never end it.
+that the ontology lacks looks the same, so one such word costs part of the score, but in a short sentence nearly all.
 """
 
 import functools
@@ -27,7 +27,7 @@ MOST = 0.85
 
 @dataclass(frozen=True)
 class Substitution:
-    """``size`` in (0, ``MOST``] says how much it contradicts, ``missing`` are the reference's words that went."""
+    """``size`` in (0, ``MOST``] says how much it contradicts, ``missing`` are the words that others replaced."""
 
     size: float
     reason: str
@@ -49,7 +49,8 @@ def substitution(answer: str, reference: str, question: str) -> Substitution | N
     for block in blocks:
         before, after = slice(a + size, block.a), slice(b + size, block.b)
         framed = size + block.size >= NEIGHBOURS
-        apart = all(edge or same >= SWAP_NEIGHBOURS for edge, same in ((a == 0, size), (not block.size, block.size)))
+        edges = a == 0, block.a + block.size == len(wanted)
+        apart = all(edge or same >= SWAP_NEIGHBOURS for edge, same in zip(edges, (size, block.size), strict=True))
         a, b, size = block
         missing = _telling(wanted[before], without=stems[after])
         other = _telling(said[after], without=wanted_stems[before])

@@ -13,12 +13,15 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _SHARED_NOUN = re.compile(
     r"\b(left|right|anterior|inferior|lateral|posterior|septal|atrial|ventricular|sinus) (and/or|and|or) "
     r"((?:left|right|anterior|inferior|lateral|posterior|septal|atrial|ventricular|sinus|bi)\w*) "
-    r"(bundle branch block|ventricular \w+|atrial \w+|\w+)",
+    r"(bundle branch block|ventricular \w+|atrial \w+"
+    r"|(?!(?:in|is|are|was|were|of|with|on|to|for|at|as|may|can|and|or)\b)\w+)",
     re.IGNORECASE,
 )
+_ISE = re.compile(r"\b(?!(?:exerc|prec|conc|otherw|comprom)is)(\w{3,})is(e|es|ed|ing|ation)\b")
+_CONTRACTED = {"re": " are", "s": " is", "d": " would", "ll": " will"}
 _BRITISH = {
     "aemi": "emi", "haem": "hem", "oedem": "edem", "oesoph": "esoph", "anaes": "anes", "paed": "ped",
-    "isation": "ization", "ising": "izing", "ised": "ized", "ise ": "ize ", "fibre": "fiber", "tumour": "tumor",
+    "fibre": "fiber", "tumour": "tumor",
     "favour": "favor",
 }  # fmt: skip
 
@@ -31,8 +34,8 @@ def copied_share(text: str, source: str) -> float:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text of at most ``MAX_CHARS``, numbers among them."""
-    return re.findall(r"[A-Za-z0-9]+(?:[.][0-9]+)?", plain(clean(text[:MAX_CHARS])))
+    """The words of a text's first ``MAX_CHARS`` characters, numbers among them."""
+    return re.findall(r"[A-Za-z0-9]+(?:[.][0-9]+)?", plain(spelled_out(clean(text[:MAX_CHARS]))))
 
 
 def content_stem(word: str) -> str | None:
@@ -57,9 +60,17 @@ def clean(text: str) -> str:
     return re.sub(r"\S{60}", r"\g<0> ", text)
 
 
+def spelled_out(text: str) -> str:
+    """``text`` without contractions."""
+    text = re.sub(r"\bcan't\b", "cannot", text, flags=re.IGNORECASE)
+    text = re.sub(r"\bwon't\b", "will not", text, flags=re.IGNORECASE).replace("n't", " not")
+    return re.sub(r"(?<=\w)'(re|s|d|ll)\b", lambda match: _CONTRACTED[match[1]], text)
+
+
 def plain(text: str) -> str:
     """Hyphens and slashes between letters are spaces; spelling is American."""
     text = re.sub(r"(?<=[A-Za-z])[-/](?=[A-Za-z])", " ", text)
+    text = _ISE.sub(r"\1iz\2", text)
     for british, american in _BRITISH.items():
         text = text.replace(british, american).replace(british.capitalize(), american.capitalize())
     return text

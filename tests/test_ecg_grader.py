@@ -157,6 +157,7 @@ def test_polarity(text, expected):
     [("Go ahead and ask.", "yes"), ("The choice is yours; you're entitled to it.", "yes"),
      ("Here you may, if it can't wait.", "yes"), ("Patients aren't entitled to it.", "no"),
      ("If you cannot wait, you may leave.", "yes"), ("In that case you certainly cannot refuse.", ""),
+     ("No problem, you can get a copy.", "yes"), ("You have to pay a fee first.", ""),
      ("That is not up to you.", "no"), ("The QT interval is long.", ""),
      ("It's a copy. The law says so. You can ask.", "")],
 )  # fmt: skip
@@ -253,6 +254,11 @@ def test_naming_all_alternatives_does_not_pay(question, reference, hedge):
     assert score(question, reference, hedge) < 0.2
 
 
+def test_a_restriction_is_a_phrase_of_whole_words():
+    assert not read("Yes, and the only indication, within limits, is that only atrial tissue conducts.").restriction
+    assert read("Yes, but only with consent.").restriction == "but only"
+
+
 @pytest.mark.parametrize("restriction", ["but only with a court order", "and you may only ask your employer"])
 def test_a_restricted_yes_is_wrong(restriction):
     question = "Can I ask for a copy of my ECG?"
@@ -311,6 +317,7 @@ def test_left_out_added_and_own_words_are_right(answer):
         ("The tracing shows complete heart block with a slow junctional escape rhythm.", "complete heart block",
          "third-degree AV block"),
         ("Atrial fibrillation is associated with a high risk of sudden cardiac death.", "associated with", "linked to"),
+        ("Angina that comes with exercise, and at rest, is worse.", "exercise, and at rest,", "exercise and at rest"),
         ("Oedema of the lungs and cardiomegaly are seen in heart failure.", "Oedema", "Edema"),
         ("The P wave is broad and notched in lead II and biphasic in V1.", "broad", "wide"),
         ("Treatment includes lisinopril, metoprolol and furosemide for all patients.",
