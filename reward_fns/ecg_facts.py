@@ -18,7 +18,7 @@ from spacy.language import Language
 from spacy.matcher import PhraseMatcher
 from spacy.tokens import Doc, Span
 
-from reward_fns.ecg_ontology import boilerplate, ontology, stem, synonyms
+from reward_fns.ecg_ontology import boilerplate, ontology, pattern, stem, synonyms
 from reward_fns.ecg_verdict import polarity, stance
 from reward_fns.ecg_words import MAX_CHARS, SENTENCE_END, clean, plain
 
@@ -224,13 +224,15 @@ def read(text: str) -> Reading:
         stance=stance(text),
         words=len(words),
         function_words=sum(token.is_stop for token in words) / max(1, len(words)),
-        hedge=_first(ontology()["hedges"], lower),
-        restriction=_first(ontology()["restrictions"], lower),
+        hedge=_first("hedges", lower),
+        restriction=_first("restrictions", lower),
     )
 
 
-def _first(phrases: list[str], text: str) -> str:
-    return next((phrase for phrase in phrases if re.search(rf"\b{re.escape(phrase)}\b", text)), "")
+def _first(name: str, text: str) -> str:
+    """The first of the ontology's phrases ``name`` in ``text``, or ""."""
+    found = pattern(name).search(text)
+    return found[0] if found else ""
 
 
 def _facts(text: str) -> tuple[dict[Fact, int], Doc]:

@@ -73,7 +73,8 @@ def grade(answer: str, reference: Reference) -> EcgGrade:
     match = FactMatch(reading, reference)
     coverage = match.coverage()
     contradictions = list(match.contradictions())
-    if found := substitution(answer, reference.text, reference.question):
+    wrong = any(size >= KEY_CONTRADICTION for size, _ in contradictions)
+    if not wrong and (found := substitution(answer, reference.text, reference.question)):
         contradictions.append((found.size, found.reason))
     worst = max((size for size, _ in contradictions), default=0.0)
     reasons = tuple(reason for _, reason in contradictions)

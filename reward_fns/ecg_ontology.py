@@ -1,6 +1,7 @@
 """What the ECG grader knows: ``ecg_ontology.yaml``, and the word stems by which its terms are matched."""
 
 import functools
+import re
 from pathlib import Path
 
 import yaml
@@ -41,3 +42,11 @@ def synonyms() -> dict[str, str]:
 def boilerplate() -> frozenset[str]:
     """The stems of words that say little."""
     return frozenset(map(stem, ontology()["boilerplate"].split()))
+
+
+@functools.cache
+def pattern(*keys: str) -> re.Pattern:
+    """What finds one of the phrases at ``keys`` of the ontology, the longest first, in a text in lower case."""
+    phrases = functools.reduce(lambda found, key: found[key], keys, ontology())
+    longest_first = sorted(phrases, key=len, reverse=True)
+    return re.compile(rf"\b(?:{'|'.join(map(re.escape, longest_first))})\b")

@@ -1,9 +1,8 @@
 """Yes or no: what an answer to such a question says, in that word or in others."""
 
-import functools
 import re
 
-from reward_fns.ecg_ontology import ontology
+from reward_fns.ecg_ontology import ontology, pattern
 from reward_fns.ecg_words import SENTENCE_END, spelled_out
 
 # "If you cannot wait, you may ..." permits.
@@ -14,7 +13,7 @@ _DENIED = re.compile(r"\b(?:not|never|hardly|no|nothing|nobody)\b[^,.;]*$")
 def polarity(text: str) -> str:
     """``yes``, ``no`` or ``both``, whichever of the ontology's openings ``text`` begins with, else ""."""
     text = spelled_out(re.sub(r"^\W+", "", text)).lower()
-    matches = ((verdict, _pattern("openings", verdict).match(text)) for verdict in ontology()["openings"])
+    matches = ((verdict, pattern("openings", verdict).match(text)) for verdict in ontology()["openings"])
     return max(((match.end(), verdict) for verdict, match in matches if match), default=(0, ""))[1]
 
 
@@ -24,16 +23,9 @@ def stance(text: str) -> str:
         return verdict
     for sentence in SENTENCE_END.split(text)[:2]:
         sentence = _CONDITION.sub("", spelled_out(sentence).lower())
-        yes, no = (_pattern("stances", verdict).search(sentence) for verdict in ("yes", "no"))
+        yes, no = (pattern("stances", verdict).search(sentence) for verdict in ("yes", "no"))
         if no and not (yes and yes.end() < no.start()):  # not "you may, though it may not ..."
             return "no"
         if yes and not _DENIED.search(sentence[: yes.start()]):
             return "yes"
     return ""
-
-
-@functools.cache
-def _pattern(name: str, verdict: str) -> re.Pattern:
-    """What finds the ontology's phrases ``name`` of a verdict, the longest first."""
-    phrases = sorted(ontology()[name][verdict], key=len, reverse=True)
-    return re.compile(rf"\b(?:{'|'.join(map(re.escape, phrases))})\b")
