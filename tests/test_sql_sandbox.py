@@ -109,6 +109,13 @@ def test_an_endless_query_is_interrupted_and_the_process_kept(db_path, monkeypat
         assert sandbox.execute(db_path, "SELECT count(*) + 0 FROM patients").answer == TWO_PATIENTS
 
 
+@pytest.mark.parametrize("timeout_s", [0.02, 0.5, 10.0])
+def test_a_query_is_interrupted_before_its_deadline_and_killed_there(timeout_s):
+    with SqlSandbox(workers=1, timeout_s=timeout_s) as sandbox:
+        settings = sandbox._workers[0]._settings
+    assert 0 < settings["starved_s"] < settings["timeout_s"] < settings["hard_timeout_s"] == timeout_s
+
+
 def test_an_opcode_that_never_yields_is_killed_and_the_process_replaced(sandbox, db_path):
     texts = "SELECT printf('%.900000c', 'x') AS a, printf('%.450000c', 'x') || 'y' AS b FROM patients"
     blow_up = f"SELECT instr(a, b) FROM ({texts})"
