@@ -12,6 +12,7 @@ from statistics import fmean
 import ray
 import transfer_queue as tq
 from omegaconf import DictConfig, OmegaConf
+from tensordict import TensorDict
 from verl.experimental.reward_loop import RewardLoopWorker
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 
@@ -76,14 +77,18 @@ class MonitoredTrainer(PPOTrainerSync):
             ray.kill(worker)
         return manager.reward_loop_workers
 
+    def _compute_advantage(self, batch, metrics):
+        """The last before the update: Adam's momentum would move the weights for rewards that say nothing, too."""
+        extra = _rollouts(batch, ["extra_fields"]).pop("extra_fields").tolist()
+        check_graded(self.global_steps, [fields["reward_extra_info"] for fields in extra])
+        return super()._compute_advantage(batch, metrics=metrics)
+
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
-        keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
-        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=list(FIELDS))
+        data = _rollouts(batch, list(FIELDS))
         responses = [response.tolist() for response in data["responses"].unbind()]
         uids, sources, extra, timings = (data.pop(field).tolist() for field in FIELDS if field != "responses")
         rewards = [fields["reward_extra_info"] for fields in extra]
-        check_graded(global_steps, rewards)
         metrics |= rollout_metrics(uids, responses, sources, rewards)
         # Rewards are computed while other rollouts are generated: a step waits for the longest at most.
         seconds = [timing["compute_score"] for timing in timings]
@@ -92,3 +97,9 @@ class MonitoredTrainer(PPOTrainerSync):
         metrics["monitor/alarms"] = len(alarms)
         for line in alarms:
             print(line, flush=True)
+
+
+def _rollouts(batch, fields: list[str]) -> TensorDict:
+    """These fields of a step's rollouts, without those that pad the batch."""
+    keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
+    return tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)

@@ -201,6 +201,17 @@ def test_grpo_survives_kills_resumes_and_exports(work, sft_model):
     assert figures["tensors_changed"] > 0
     assert figures["logprob_difference_mean"] < 0.05
 
+    # A step that cannot be graded trains nothing, and the run ends.
+    (work / "mimic_iv.sqlite").rename(work / "away.sqlite")
+    try:
+        third = grpo(work, "grpo", "trainer.total_training_steps=4", "trainer.val_before_train=False")
+        lost = subprocess.run(third, cwd=REPO, env=os.environ | {"HARDWARE": "cpu"}, capture_output=True, text=True)
+    finally:
+        (work / "away.sqlite").rename(work / "mimic_iv.sqlite")
+    assert lost.returncode == 1
+    assert "no rollout of step 4 could be graded (grader failed: cannot read the database" in lost.stderr
+    assert checkpoint(3)
+
 
 def test_an_ecg_step_trains_an_adapter_and_logs_its_monitors(work, sft_model):
     """The ECG recipe's trainer on its demo, with a KL term; the model only has to answer something."""
