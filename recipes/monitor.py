@@ -6,6 +6,7 @@ steps with that over the run's first ones, and words an alarm. ``recipes.monitor
 
 import fnmatch
 import json
+import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
@@ -17,17 +18,22 @@ from data_prep.atomic import atomic_output
 from data_prep.errors import InputError
 
 KINDS = ("factor", "rise", "fall")
+MAX_FAILED = 0.05  # of a step's rollouts: more would train on rewards that mean nothing, or less than they seem to
 
 
 class TrainingFailed(RuntimeError):
     """Training cannot go on, or would teach nothing; the message is one line for the user."""
 
 
-def check_graded(step: int, rewards: Sequence[Mapping[str, Any]]) -> None:
-    """Raise ``TrainingFailed`` if the grader failed on every rollout of this step; ``pred``, where set, says why."""
-    if all(reward.get("grader_failed") for reward in rewards):
-        cause = rewards[0].get("pred", "its log line above says why")
-        raise TrainingFailed(f"no rollout of step {step} could be graded ({cause}); mend it and start again to resume")
+def check_graded(where: str, rewards: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ``TrainingFailed`` if the grader failed on more than ``MAX_FAILED`` of these; ``pred`` may say why."""
+    failed = [reward for reward in rewards if reward.get("grader_failed")]
+    if len(failed) > MAX_FAILED * len(rewards):
+        cause = failed[0].get("pred", "its log line above says why")
+        raise TrainingFailed(
+            f"{len(failed)} of {len(rewards)} answers of {where} could not be graded ({cause}); "
+            "mend it and start again to resume"
+        )
 
 
 def rollout_metrics(
@@ -71,8 +77,8 @@ class Drift:
     Means of as many steps both, ``steps``: single steps differ by the prompts that they happen to have.
 
     ``alarms`` maps a metric's name, or a pattern such as ``rollout/score/*``, to its limits: ``factor`` (alarm beyond
-    that many times the baseline or below its inverse), ``rise`` and ``fall`` (alarm that far above or below it). The
-    baseline is kept in ``file``, so that a run that resumes is compared with its beginning.
+    that many times the baseline or below its inverse; for metrics above 0), ``rise`` and ``fall`` (alarm that far above
+    or below it). The baseline is kept in ``file``, so that a run that resumes is compared with its beginning.
     """
 
     def __init__(self, alarms: Mapping[str, Mapping[str, float]], steps: int, file: Path):
@@ -113,6 +119,8 @@ def _mean(name: str, records: Iterable[Mapping[str, float]]) -> float | None:
 
 def _beyond(value: float, baseline: float, limits: Mapping[str, float]) -> str:
     """Which limit ``value`` breaks, "" if none."""
+    if math.isnan(value):
+        return "no number, unlike"
     factor = limits.get("factor")
     if factor and value > baseline * factor:
         return f"more than {factor:g} times"

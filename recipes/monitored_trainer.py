@@ -80,8 +80,14 @@ class MonitoredTrainer(PPOTrainerSync):
     def _compute_advantage(self, batch, metrics):
         """The last before the update: Adam's momentum would move the weights for rewards that say nothing, too."""
         extra = _rollouts(batch, ["extra_fields"]).pop("extra_fields").tolist()
-        check_graded(self.global_steps, [fields["reward_extra_info"] for fields in extra])
+        check_graded(f"step {self.global_steps}", [fields["reward_extra_info"] for fields in extra])
         return super()._compute_advantage(batch, metrics=metrics)
+
+    def _val_metrics_update(self, data_sources, sample_uids, reward_extra_infos_dict, sample_turns):
+        keys, columns = reward_extra_infos_dict.keys(), reward_extra_infos_dict.values()
+        rewards = [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
+        check_graded(f"the validation at step {self.global_steps}", rewards)
+        return super()._val_metrics_update(data_sources, sample_uids, reward_extra_infos_dict, sample_turns)
 
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)

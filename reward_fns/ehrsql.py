@@ -137,7 +137,7 @@ def compute_score(
         result = grade(solution_str, ground_truth, _database_path(extra_info), timeout_s, official_clean_up)
     except Exception as error:  # an exception here would end the training run
         _log_once(error)
-        return {**_FAILED, "answerable": float(ground_truth != ABSTAIN), "pred": f"grader failed: {error}"}
+        return {**_FAILED, "answerable": float(str(ground_truth) != ABSTAIN), "pred": f"grader failed: {error}"}
     is_constant = result.executed and not result.execution.reads_table
     right = result.acc and not is_constant
     if ground_truth == GOLD_FAILED:
@@ -173,7 +173,7 @@ def _database_path(extra_info: dict | None) -> str:
     path = (extra_info or {}).get("db_path")
     if path and os.path.isfile(path):
         return path
-    path = os.environ.get("EHRSQL_DB", path)
+    path = os.environ.get("EHRSQL_DB") or path
     if not path:
         raise DatabaseError("extra_info has no db_path and EHRSQL_DB is not set")
     return path

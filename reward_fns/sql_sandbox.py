@@ -39,6 +39,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISREG
 from typing import Literal
 
 from reward_fns.sql_text import clean_up
@@ -46,8 +47,10 @@ from reward_fns.sql_text import clean_up
 KILL_BEHIND_S = 0.05  # the handler ends a query this long before its deadline, where the process is killed
 STARVED = 0.5  # share of its time: a query that is late but computed for less had to wait for the processor
 START_TIMEOUT_S = 60.0
+MAX_TIMEOUT_S = 3600
 MAX_SQL_CHARS = 32_000
 CACHED_ANSWER_CHARS = 16_000
+MAX_ERROR_CHARS = 500  # SQLite may quote the query
 RECYCLE_AFTER = 10_000  # queries of one process, should anything pile up in it
 _WORKER = Path(__file__).with_name("sql_worker.py")
 
@@ -94,6 +97,8 @@ class SqlSandbox:
         max_bytes: int = 16_000_000,
         cache_size: int = 4096,
     ):
+        if not (isinstance(timeout_s, int | float) and 0 < timeout_s <= MAX_TIMEOUT_S):
+            raise ValueError(f"timeout_s is {timeout_s!r}; give seconds, above 0 and at most {MAX_TIMEOUT_S}")
         end_s = timeout_s - min(KILL_BEHIND_S, timeout_s / 2)
         settings = {
             "timeout_s": end_s,
@@ -115,8 +120,9 @@ class SqlSandbox:
     def execute(self, db_path: str | os.PathLike, sql: str, official_clean_up: bool = False) -> Execution:
         """Execute a query after the official clean-up, or return the execution of the same query from the cache.
 
-        Equal queries that come at the same time are executed once. Timeouts are cached like any other outcome, so an
-        endless query costs its deadline once. ``official_clean_up`` as in ``sql_text.clean_up``.
+        Equal queries that come at the same time are executed once. Timeouts are cached like any other outcome (but for
+        answers of over ``CACHED_ANSWER_CHARS``), so an endless query costs its deadline once. ``official_clean_up`` as
+        in ``sql_text.clean_up``.
 
         Raises ``DatabaseError`` if the database cannot be read and ``SandboxError`` if no process can be started.
         """
@@ -191,7 +197,8 @@ class _Worker:
         if reply is None or reply.get("starved"):
             reply = self._try(request)
         if reply is None and self._try({**request, "sql": "SELECT 1"}) is None:
-            raise SandboxError("the SQL worker dies of SELECT 1; stderr or the system's log may tell why")
+            memory = self._settings["memory_mb"]
+            raise SandboxError(f"the SQL worker dies of SELECT 1: under {memory} MB? The system's log may tell why")
         return reply or {"status": "crashed", "error": "the query ended its process"}
 
     def _try(self, request: dict) -> dict | None:
@@ -199,9 +206,10 @@ class _Worker:
         if self._process is None:
             self._start()
         started, computed = time.monotonic(), _cpu_seconds(self._process.pid)
+        deadline = started + self._settings["hard_timeout_s"]
         try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            reply = self._receive(self._settings["hard_timeout_s"])
+            self._send(request, deadline)
+            reply = self._receive(deadline)
         except (TimeoutError, EOFError, BrokenPipeError):
             computed = _cpu_seconds(self._process.pid) - computed
             self.stop()
@@ -228,21 +236,33 @@ class _Worker:
     def _start(self) -> None:
         # A plain process, not a fork of this threaded one. A library path, where set, may be Python's own.
         environment = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+        environment["TZ"] = "UTC"  # what SQLite's 'localtime' is, on every node
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(_WORKER), json.dumps(self._settings)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
             env=environment, cwd="/", start_new_session=True,
         )  # fmt: skip
+        os.set_blocking(self._process.stdin.fileno(), False)
         self._queries = 0
         try:
-            self._receive(START_TIMEOUT_S)
+            self._receive(time.monotonic() + START_TIMEOUT_S)
         except (TimeoutError, EOFError) as error:
             self.stop()
             raise SandboxError(f"the SQL worker did not start: {sys.executable} {_WORKER}") from error
 
-    def _receive(self, timeout_s: float) -> dict:
+    def _send(self, request: dict, deadline: float) -> None:
+        """Write one JSON line; raise ``TimeoutError``: a process that does not read lets the pipe run full."""
+        pipe = self._process.stdin.fileno()
+        poll = select.poll()
+        poll.register(pipe, select.POLLOUT)
+        line = memoryview(json.dumps(request).encode() + b"\n")
+        while line:
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise TimeoutError
+            line = line[os.write(pipe, line) :]
+
+    def _receive(self, deadline: float) -> dict:
         """Read one JSON line; raise ``TimeoutError``, or ``EOFError`` if the process ended."""
-        deadline = time.monotonic() + timeout_s
         pipe = self._process.stdout.fileno()
         poll = select.poll()  # not select(), which fails on descriptors over 1023
         poll.register(pipe, select.POLLIN)
@@ -272,6 +292,8 @@ def _identity(db_path: str | os.PathLike) -> list:
         uri = _uri(os.path.abspath(db_path))
     except (OSError, ValueError) as error:
         raise DatabaseError(f"cannot read the database {db_path}: {error}") from error
+    if not S_ISREG(stat.st_mode):
+        raise DatabaseError(f"cannot read the database {db_path}: it is no file")
     if not os.access(db_path, os.R_OK):  # a warm process would not notice
         raise DatabaseError(f"cannot read the database {db_path}: permission denied")
     return [uri, stat.st_mtime_ns, stat.st_size]
@@ -285,8 +307,8 @@ def _uri(path: str) -> str:
 def _execution(reply: dict, db_path: str | os.PathLike) -> Execution:
     if reply["status"] == "database":
         raise DatabaseError(f"cannot read the database {db_path}: {reply['error']}")
-    fields = {name: reply[name] for name in ("answer", "reads_table", "rows", "error") if name in reply}
-    return Execution(reply["status"], **fields)
+    fields = {name: reply[name] for name in ("answer", "reads_table", "rows") if name in reply}
+    return Execution(reply["status"], **fields, error=reply.get("error", "")[:MAX_ERROR_CHARS])
 
 
 def check_database(db_path: str | os.PathLike) -> None:

@@ -22,17 +22,17 @@ VITAL_RANGES = {
 _SPECIAL_TOKEN = re.compile(r"<\|\w{1,40}\|>|</?s>|<(?:bos|eos|pad|unk)>")
 _NULL = re.compile(r"""[\s'"`*]*null[\s'"`*.;]*""", re.IGNORECASE)
 _COMMENTS = r"(?:\s|--[^\n]*+(?:\n|\Z)|/\*(?s:.*?)\*/)*+"
-_NAME = r"(?:[\w$]+|\"[^\"]{1,200}\"|'[^']{1,200}'|`[^`]{1,200}`|\[[^\]]{1,200}\])"
+_NAME = r"(?:[\w$]+|\"(?:[^\"]|\"\"){1,200}+\"|'(?:[^']|''){1,200}+'|`(?:[^`]|``){1,200}+`|\[[^\]]{1,200}\])"
 # What a query starts with. "With" and "select" also start English sentences, so WITH must introduce a table. Between
-# its words (~) stand spaces and comments, short ones: this is looked for everywhere, in time linear in the text.
+# its words (~) stand spaces and comments, few and short: this is looked for everywhere, in time linear in the text.
 _QUERY = (
-    r"(?:SELECT\b|VALUES~*+\(|WITH~++(?:RECURSIVE~++)?%~*+(?:\([^()]{0,1000}\)~*+)?"
-    r"AS~*+(?:(?:NOT~++)?MATERIALIZED~*+)?\()"
+    r"(?:SELECT\b|VALUES~{0,9}+\(|WITH~{1,9}+(?:RECURSIVE~{1,9}+)?%~{0,9}+(?:\([^()]{0,1000}\)~{0,9}+)?"
+    r"AS~{0,9}+(?:(?:NOT~{1,9}+)?MATERIALIZED~{0,9}+)?\()"
 )
-_QUERY = _QUERY.replace("~", r"(?:\s|--[^\n]{0,200}\n|/\*(?s:.{0,200}?)\*/)").replace("%", _NAME)
+_QUERY = _QUERY.replace("~", r"(?:\s{1,200}+|--[^\n]{0,200}\n|/\*(?s:.{0,200}?)\*/)").replace("%", _NAME)
 _STARTS_WITH_QUERY = re.compile(_COMMENTS + _QUERY, re.IGNORECASE)
-_QUERY_LINE = re.compile(r"^[ \t]*(?:[^\n]*?:[ \t*]*)?(?=" + _QUERY + ")", re.I | re.M)
-_FENCE_TAG = re.compile(r"[ \t]*(sql|sqlite|sqlite3)?[ \t]*(?:\r?\n|(?<=[a-z3])[ \t])", re.IGNORECASE)
+_QUERY_IN_PROSE = re.compile(r"(?:^[ \t]*+|:[ \t*]*+)(?=" + _QUERY + ")", re.I | re.M)
+_FENCE_TAG = re.compile(r"[ \t]*+(?:(sql|sqlite|sqlite3)(?:[ \t]*+\r?\n|[ \t])|\r?\n)", re.IGNORECASE)
 _OTHER_LANGUAGE = re.compile(r"[ \t]*[\w+-]+[ \t]*\r?\n")
 
 # SQLite's string literals, quoted identifiers ('' inside quotes reads as two adjacent literals) and comments.
@@ -68,12 +68,13 @@ def extract_sql(text: str) -> Extraction:
        never closed leaves no answer.
     3. Of ``<answer>`` tags the last counts; within it, or without one in the whole text:
     4. the last fence marked sql, else the last unmarked fence (an unclosed one, cut off by the length limit, counts);
-    5. without a fence, text that starts with a query is the query to its end. Prose before it is cut when it ends in
-       a colon, on the query's line (``SQL:``, ``The query is:``) or before it. A lone closing fence is dropped.
+    5. without a fence, text that starts with a query is the query to its end. Prose before it, or before ``null``, is
+       cut when it ends in a colon, on the same line (``SQL:``, ``The query is:``) or before. A lone closing fence is
+       dropped.
 
     ``null`` alone (any case, quoted, in a fence or tag, with a full stop or semicolon) is an abstention. The accepted
     forms for ``format_ok`` are a bare query or ``null``, one fence, or one answer tag around either, each
-    optionally after one think block.
+    optionally after one think block. Fences and tags count wherever they stand, in a literal too.
     """
     text = _SPECIAL_TOKEN.sub("", text)
     thinking, _, rest = text.rpartition("</think>")
@@ -82,14 +83,17 @@ def extract_sql(text: str) -> Extraction:
     before_thinking = thinking.partition("<think>")[0] if "<think>" in thinking else ""
     one_block = not before_thinking.strip() and thinking.count("<think>") <= 1 and "</think>" not in thinking
     body, tag_alone = _answer_tag(rest)
+    body, fence_dropped = _drop_closing_fence(body)
     body, fence_alone = _fence(body)
     if body is None:
         return _NOTHING
-    clean = one_block and tag_alone and fence_alone is not False
+    clean = one_block and tag_alone and fence_alone is not False and not fence_dropped
     body = body.strip().removeprefix("\ufeff")  # SQLite reads a byte order mark as space
     if _NULL.fullmatch(body):
         return Extraction(sql=None, abstained=True, format_ok=clean)
     if fence_alone is None and not _STARTS_WITH_QUERY.match(body):
+        if _NULL.fullmatch(body.rpartition(":")[2]):
+            return Extraction(sql=None, abstained=True, format_ok=False)
         body, clean = _after_prose(body), False
     if not body:
         return _NOTHING
@@ -99,10 +103,19 @@ def extract_sql(text: str) -> Extraction:
 def _answer_tag(text: str) -> tuple[str, bool]:
     """Return the content of the last answer tag (or all of the text) and whether nothing stands around it."""
     before_end, end, after = text.rpartition("</answer>")
+    _, start, body = after.rpartition("<answer>")
+    if end and start and body.strip():  # never closed
+        return body, False
     before, start, body = (before_end if end else text).rpartition("<answer>")
     if not start:
         return (before_end, False) if end else (text, True)
     return body, bool(end) and not before.strip() and not after.strip()
+
+
+def _drop_closing_fence(text: str) -> tuple[str, bool]:
+    before, fence, after = text.rpartition("```")
+    lone = fence and before.strip() and not after.strip() and "```" not in before
+    return (before, True) if lone else (text, False)
 
 
 def _fence(text: str) -> tuple[str | None, bool | None]:
@@ -115,8 +128,6 @@ def _fence(text: str) -> tuple[str | None, bool | None]:
         return text, None
     alone = len(parts) == 3 and not parts[0].strip() and not parts[2].strip()
     plain = None
-    if len(parts) == 2 and not parts[1].strip():
-        return parts[0], False
     for inside in reversed(parts[1::2]):
         tag = _FENCE_TAG.match(inside)
         if tag and tag[1]:
@@ -134,7 +145,7 @@ def _fence(text: str) -> tuple[str | None, bool | None]:
 
 
 def _after_prose(text: str) -> str | None:
-    start = _QUERY_LINE.search(text)
+    start = _QUERY_IN_PROSE.search(text)
     if start and (start[0].strip() or text[: start.start()].rstrip().endswith(":")):
         return text[start.end() :]
     return None

@@ -64,8 +64,8 @@ _READS = {
 _AGGREGATES = {b"AggStep", b"AggStep1", b"AggInverse"}
 _CONSTANTS = {b"String8", b"String", b"Blob"}
 _CALLS = {b"Function", b"PureFunc"}
-_OPENS = {b"VOpen", b"OpenRead"}
-_TELLING = _READS | _AGGREGATES | _CONSTANTS | _CALLS | _OPENS
+_OPENS = {b"OpenRead", b"ReopenIdx"}
+_TELLING = _READS | _AGGREGATES | _CONSTANTS | _CALLS | _OPENS | {b"VOpen"}
 
 _QUERY = re.compile(r"(?:\s|/\*.*?\*/)*+(SELECT|WITH|VALUES)\b", re.IGNORECASE)
 # The clean-up has replaced the clock's legal spellings. Others would make the answer depend on the day of the run: a
@@ -181,9 +181,9 @@ class Database:
         for _, opcode, cursor, root_page, database, constant, *_ in program:
             names_clock |= opcode in _CONSTANTS and bool(constant) and constant.strip().lower() in _CLOCK_TEXTS
             calls_clock |= opcode in _CALLS and bool(_CLOCK_CALL.match(constant))
-            if opcode == b"VOpen" or (opcode == b"OpenRead" and (database != 0 or root_page == 1)):
+            if opcode == b"VOpen" or (opcode in _OPENS and (database != 0 or root_page == 1)):
                 raise Refused("not allowed: virtual, temporary or schema table")
-            if opcode == b"OpenRead":
+            if opcode in _OPENS:
                 cursors.add(cursor)
             reads = reads or (opcode in _READS and cursor in cursors)
             aggregates = aggregates or opcode in _AGGREGATES

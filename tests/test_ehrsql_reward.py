@@ -160,6 +160,17 @@ def test_the_environment_names_the_database_of_a_node(db_path, monkeypatch):
     assert compute_score("ehrsql", RIGHT, GOLD, {"db_path": "/nowhere/ehr.sqlite"})["score"] == 1.0
 
 
+def test_an_empty_variable_names_no_database(monkeypatch):
+    monkeypatch.setenv("EHRSQL_DB", "")
+    assert "/nowhere/ehr.sqlite" in compute_score("ehrsql", RIGHT, GOLD, {"db_path": "/nowhere/ehr.sqlite"})["pred"]
+
+
+def test_a_bad_option_is_named(db_path):
+    result = compute_score("ehrsql", RIGHT, GOLD, {"db_path": db_path}, timeout_s=-1)
+    assert result["grader_failed"] == 1.0
+    assert "timeout_s is -1; give seconds" in result["pred"]
+
+
 def test_verl_loads_and_calls_it_from_its_path(db_path):
     omegaconf = pytest.importorskip("omegaconf")
     reward = pytest.importorskip("verl.trainer.ppo.reward")

@@ -209,7 +209,7 @@ def test_grpo_survives_kills_resumes_and_exports(work, sft_model):
     finally:
         (work / "away.sqlite").rename(work / "mimic_iv.sqlite")
     assert lost.returncode == 1
-    assert "no rollout of step 4 could be graded (grader failed: cannot read the database" in lost.stderr
+    assert "16 of 16 answers of step 4 could not be graded (grader failed: cannot read the database" in lost.stderr
     assert checkpoint(3)
 
 

@@ -101,7 +101,17 @@ def test_a_bad_limit_is_named(limits, named):
 
 def test_a_step_that_could_not_be_graded_ends_the_run():
     failed, graded = {"grader_failed": 1.0, "pred": "grader failed: no database"}, {"grader_failed": 0.0}
-    check_graded(3, [failed, graded])
-    check_graded(3, [{"score": 1.0}])
-    with pytest.raises(TrainingFailed, match="step 3 .*no database"):
-        check_graded(3, [failed, failed])
+    check_graded("step 3", [])
+    check_graded("step 3", [{"score": 1.0}])
+    check_graded("step 3", [failed] + [graded] * 19)
+    with pytest.raises(TrainingFailed, match="2 of 20 answers of step 3 .*no database"):
+        check_graded("step 3", [graded] * 18 + [failed] * 2)
+    with pytest.raises(TrainingFailed, match="1 of 1 "):
+        check_graded("step 3", [failed])
+
+
+def test_a_metric_that_is_no_number_any_more_alarms(tmp_path):
+    monitor = Drift({"loss": {"rise": 1}}, steps=1, file=tmp_path / "baseline.json")
+    monitor.check(1, {"loss": 0.5})
+    (line,) = monitor.check(2, {"loss": float("nan")})
+    assert "loss is nan, no number, unlike the first steps' 0.5" in line

@@ -16,7 +16,7 @@ import pytest
 from conftest import REPO
 
 from reward_fns.answers import canonical_answer
-from reward_fns.sql_sandbox import DatabaseError, SandboxError, SqlSandbox
+from reward_fns.sql_sandbox import MAX_ERROR_CHARS, DatabaseError, SandboxError, SqlSandbox
 
 TWO_PATIENTS = canonical_answer([(2,)])
 
@@ -71,6 +71,9 @@ def process_ids(sandbox: SqlSandbox) -> list[int]:
         ("SELECT EXISTS (SELECT 1 FROM keys WHERE id = 1)", [(1,)]),
         ("SELECT EXISTS (SELECT 1 FROM keys WHERE name = 'c')", [(0,)]),
         ("SELECT 1 FROM patients WHERE 1 IN (SELECT id FROM keys)", [(1,), (1,)]),
+        # The second term of an OR opens its index anew, by another opcode.
+        ("SELECT name FROM keys WHERE name < 'b' OR name > 'c'", [("a",)]),
+        ("SELECT EXISTS (SELECT 1 FROM keys WHERE name < 'b' OR name > 'c')", [(1,)]),
         ("SELECT gender FROM patients WHERE gender NOT IN ('m', 'date()', \"now\", 'NOW')", [("f",)]),
     ],
 )
@@ -109,6 +112,12 @@ def test_an_endless_query_is_interrupted_and_the_process_kept(db_path, monkeypat
         assert sandbox.execute(db_path, "SELECT count(*) + 0 FROM patients").answer == TWO_PATIENTS
 
 
+@pytest.mark.parametrize("timeout_s", [0, -1, float("inf"), float("nan"), "2", None])
+def test_a_deadline_that_is_none_is_refused(timeout_s):
+    with pytest.raises(ValueError, match="timeout_s is .*; give seconds"):
+        SqlSandbox(timeout_s=timeout_s)
+
+
 @pytest.mark.parametrize("timeout_s", [0.02, 0.5, 10.0])
 def test_a_query_is_interrupted_before_its_deadline_and_killed_there(timeout_s):
     with SqlSandbox(workers=1, timeout_s=timeout_s) as sandbox:
@@ -123,13 +132,15 @@ def test_an_opcode_that_never_yields_is_killed_and_the_process_replaced(sandbox,
     assert sandbox.execute(db_path, "SELECT count(*) - 0 FROM patients").answer == TWO_PATIENTS
 
 
-def test_a_starved_query_is_executed_once_more(db_path):
-    """As on a machine so busy that the process does not get to compute before the deadline."""
+@pytest.mark.parametrize("text", ["f", "é" * 31_000], ids=["short", "longer than a pipe takes"])
+def test_a_starved_query_is_executed_once_more(db_path, text):
+    """As on a machine so busy that the process does not get to compute, nor to read, before the deadline."""
     with SqlSandbox(workers=1, timeout_s=1.0) as sandbox:
         sandbox.execute(db_path, "SELECT max(n) FROM numbers")
         (starved,) = process_ids(sandbox)
         os.kill(starved, signal.SIGSTOP)
-        assert sandbox.execute(db_path, "SELECT count(*) FROM patients").answer == TWO_PATIENTS
+        query = f"SELECT count(*) FROM patients WHERE gender IN ('f', 'm', '{text}')"
+        assert sandbox.execute(db_path, query).answer == TWO_PATIENTS
         assert process_ids(sandbox) != [starved]
 
 
@@ -159,8 +170,9 @@ def test_the_process_sees_no_environment_and_keeps_no_folder(sandbox, db_path, m
     with SqlSandbox(workers=1) as fresh:
         fresh.execute(db_path, "SELECT 1")
         (process_id,) = process_ids(fresh)
-        environment = Path(f"/proc/{process_id}/environ").read_bytes()
-        assert all(entry.startswith(b"LD_LIBRARY_PATH=") for entry in environment.split(b"\0") if entry)
+        environment = Path(f"/proc/{process_id}/environ").read_bytes().strip(b"\0").split(b"\0")
+        assert environment[-1] == b"TZ=UTC"
+        assert all(entry.startswith(b"LD_LIBRARY_PATH=") for entry in environment[:-1])
         assert os.readlink(f"/proc/{process_id}/cwd") == "/"
 
 
@@ -322,6 +334,15 @@ def test_closing_leaves_no_process_and_no_descriptor(db_path):
     sandbox.close()
     assert workers and not any(Path(f"/proc/{worker}").exists() for worker in workers)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_is_kept_of_an_error_is_bounded(sandbox, db_path):
+    assert 0 < len(sandbox.execute(db_path, f'SELECT 1 FROM patients WHERE "{"x" * 30_000}').error) <= MAX_ERROR_CHARS
+
+
+def test_a_folder_is_no_database(sandbox, tmp_path):
+    with pytest.raises(DatabaseError, match="it is no file"):
+        sandbox.execute(tmp_path, "SELECT 1")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a database" * 1000])

@@ -52,6 +52,12 @@ def query(sql: str, format_ok: bool) -> Extraction:
         (f"The query is: {Q}", query(Q, False)),
         (f"**SQL:** {Q}", query(Q, False)),
         (f"{Q}\n```", query(Q, False)),
+        (f"SQL: {Q}\n```", query(Q, False)),
+        (f"Here is the query:\n{Q}\n```", query(Q, False)),
+        (f"```sqlite {Q}```", query(Q, True)),
+        (f"<answer>SELECT 0</answer>\n<answer>{Q}", query(Q, False)),
+        (f"<answer>{Q}</answer><answer>", query(Q, False)),
+        ('WITH "a""b" AS (SELECT 1) SELECT 1', query('WITH "a""b" AS (SELECT 1) SELECT 1', True)),
         (f"{Q}; SELECT 2", query(f"{Q}; SELECT 2", False)),
         ("```sql\nDROP TABLE patients\n```", query("DROP TABLE patients", False)),
     ],
@@ -87,8 +93,11 @@ def test_null_abstains(text):
     assert extract_sql(text) == Extraction(sql=None, abstained=True, format_ok=True)
 
 
-def test_null_with_prose_around_a_fence_abstains_out_of_form():
-    assert extract_sql("No such column.\n```\nnull\n```") == Extraction(None, abstained=True, format_ok=False)
+@pytest.mark.parametrize(
+    "text", ["No such column.\n```\nnull\n```", "SQL: null", "The query is:\n\nNULL;", "null\n```"]
+)
+def test_null_with_prose_around_it_abstains_out_of_form(text):
+    assert extract_sql(text) == Extraction(None, abstained=True, format_ok=False)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +128,7 @@ ATTACKS = {
     "null behind a right-to-left mark": ("\u202enull", None),
     "null with a zero-width space": ("nu\u200bll", None),
     "null and a query": (f"null\n{Q}", None),
+    "null behind a colon, in prose": ("So: null values are left out.", None),
     "null in prose": ("The value is null, so nothing can be said.", None),
     "a megabyte of prose": ("no " * 350_000, None),
 }
@@ -146,6 +156,16 @@ def test_any_text_gives_a_consistent_extraction(text):
     assert not (extraction.abstained and extraction.sql)
     assert not extraction.format_ok or extraction.abstained or extraction.sql
     clean_up(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["```" + " " * 100_000 + "x", "Well\n" + " " * 50_000 + ":" * 50_000, "x:WITH /*" + ":WITH /* */ /*" * 20_000],
+    ids=["a fence and spaces", "spaces and colons", "heads of queries in comments"],
+)
+def test_runs_of_different_kinds_are_read_in_linear_time(text):
+    """Quadratic time would be minutes, in which verl's event loop waits for the interpreter."""
+    assert (extract_sql(text).sql or "") in text
 
 
 @pytest.mark.parametrize(
