@@ -7,19 +7,25 @@ that never end and never repeat, so that each costs its deadline.
 """
 
 import itertools
+import re
 import sys
 from pathlib import Path
 
 from reward_fns.ehrsql import compute_score
 
 REPO = Path(__file__).parents[1]
-sys.path += [str(REPO), str(REPO / "tests")]  # of a reward worker, which runs elsewhere
+sys.path += [str(REPO), str(REPO / "tests")]  # a reward worker's path lacks the checkout
 
 from test_sql_attacks import ATTACKS, HARMLESS  # noqa: E402
 
 from benchmarks.sql_reward import HOSTILE  # noqa: E402
 
-_attacks = itertools.cycle([sql for sql, statuses in ATTACKS if statuses != HARMLESS])
+# Stands in for the table "numbers" of the tests' database.
+NUMBERS = "(SELECT row_id AS n FROM labevents)"
+
+_attacks = itertools.cycle(
+    [re.sub(r"\bnumbers\b(?!\.)", NUMBERS, sql) for sql, statuses in ATTACKS if statuses != HARMLESS]
+)
 _numbers = itertools.count()  # like cycle, and unlike a generator, safe to ask from verl's threads
 
 

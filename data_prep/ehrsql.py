@@ -26,6 +26,7 @@ from data_prep.parquet import write_parquet
 from data_prep.prompts import PromptBuilder, prompt_names, template_files
 from data_prep.schema_prompt import open_database
 from reward_fns.answers import ABSTAIN, GOLD_FAILED
+from reward_fns.sql_sandbox import MAX_TIMEOUT_S
 
 FEW_SHOT_EXAMPLES = 6
 PARQUET_NAMES = ("train", "valid", "test", "sft_train", "sft_valid")
@@ -55,8 +56,8 @@ def prepare(options: Options, console: Console) -> None:
     """
     if not 0 < options.gold_sql_share <= 1:
         raise InputError(f"--gold_sql_share {options.gold_sql_share:g}: give a share above 0 and at most 1")
-    if not 0 < options.timeout_s < 86_400:
-        raise InputError(f"--timeout_s {options.timeout_s:g}: give seconds above 0 and below a day")
+    if not 0 < options.timeout_s <= MAX_TIMEOUT_S:
+        raise InputError(f"--timeout_s {options.timeout_s:g}: give seconds above 0 and at most {MAX_TIMEOUT_S}")
     if options.max_prompt_length is not None and options.max_prompt_length < 1:
         raise InputError(f"--max_prompt_length {options.max_prompt_length}: give at least 1 token")
     if options.max_prompt_length and not options.tokenizer:

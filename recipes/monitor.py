@@ -18,7 +18,7 @@ from data_prep.atomic import atomic_output
 from data_prep.errors import InputError
 
 KINDS = ("factor", "rise", "fall")
-MAX_FAILED = 0.05  # of a step's rollouts: more would train on rewards that mean nothing, or less than they seem to
+MAX_FAILED = 0.05  # of a step's rollouts, which score 0 whatever they say
 
 
 class TrainingFailed(RuntimeError):
@@ -26,14 +26,18 @@ class TrainingFailed(RuntimeError):
 
 
 def check_graded(where: str, rewards: Sequence[Mapping[str, Any]]) -> None:
-    """Raise ``TrainingFailed`` if the grader failed on more than ``MAX_FAILED`` of these; ``pred`` may say why."""
+    """Raise ``TrainingFailed`` if the grader failed on more than ``MAX_FAILED`` of these, and print an alarm for fewer.
+
+    ``pred`` may say why it failed.
+    """
     failed = [reward for reward in rewards if reward.get("grader_failed")]
+    if not failed:
+        return
+    cause = failed[0].get("pred", "its log line above says why")
+    line = f"{len(failed)} of {len(rewards)} answers of {where} could not be graded ({cause})"
     if len(failed) > MAX_FAILED * len(rewards):
-        cause = failed[0].get("pred", "its log line above says why")
-        raise TrainingFailed(
-            f"{len(failed)} of {len(rewards)} answers of {where} could not be graded ({cause}); "
-            "mend it and start again to resume"
-        )
+        raise TrainingFailed(f"{line}; mend it and start again to resume")
+    print(f"ALARM {line}", flush=True)
 
 
 def rollout_metrics(
@@ -93,7 +97,7 @@ class Drift:
         numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, Real)}
         watched = {name: value for name, value in numbers.items() if self._limits(name)}
         if len(self.first) < self.steps:
-            self.first.append(watched)
+            self.first.append({name: value for name, value in watched.items() if not math.isnan(value)})
             with atomic_output(self.file) as partial:
                 partial.write_text(json.dumps(self.first))
             return []

@@ -1,8 +1,8 @@
 """verl's synchronous GRPO trainer with the metrics and alarms of ``recipes.monitor``, and reward workers that restart.
 
 Registered with verl as ``trainer.v1.trainer_mode: monitored`` by importing this module. verl itself logs the reward
-function's score, but none of the other values that it returns, ends when a reward worker dies, and looks for ever for
-prompts whose answers earn different rewards (DAPO).
+function's score, but none of the other values that it returns, ends when a reward worker dies, trains on where the
+grader fails, and looks for ever for prompts whose answers earn different rewards (DAPO).
 """
 
 from collections import Counter
@@ -78,9 +78,9 @@ class MonitoredTrainer(PPOTrainerSync):
         return manager.reward_loop_workers
 
     def _compute_advantage(self, batch, metrics):
-        """The last before the update: Adam's momentum would move the weights for rewards that say nothing, too."""
+        """Checked here, the last call before the update: Adam's momentum moves the weights without a reward, too."""
         extra = _rollouts(batch, ["extra_fields"]).pop("extra_fields").tolist()
-        check_graded(f"step {self.global_steps}", [fields["reward_extra_info"] for fields in extra])
+        check_graded(f"step {self.global_steps}", [fields.get("reward_extra_info", {}) for fields in extra])
         return super()._compute_advantage(batch, metrics=metrics)
 
     def _val_metrics_update(self, data_sources, sample_uids, reward_extra_infos_dict, sample_turns):

@@ -12,7 +12,8 @@ Covered, layer by layer:
   hardly computed was starved by a busy machine: it is executed once more.
 * A query cannot exhaust memory: limits on cell size, SQL text, columns, expression depth and compound terms; temporary
   data stays in memory, under RLIMIT_AS; rows are streamed, and rows, bytes and the size of the answer are capped.
-* A query cannot see secrets: the process starts with an empty environment and in ``/``.
+* A query cannot see secrets: the process starts in ``/``, with nothing in its environment but the time zone, UTC, and
+  the library path.
 * A query cannot change a neighbour's verdict: it executes alone in its process, statements are not cached, and a
   process that ran out of memory or died is replaced, each one after 10,000 queries.
 
@@ -22,7 +23,7 @@ matter (``SELECT count(*) > 0 FROM patients``): ``recipes.ehrsql_canaries`` show
 
 Not executed here, though the official scorer would: text over 32,000 characters, cells over 1 MB, results and
 statements over the other caps, refused functions and tables, EXPLAIN and PRAGMA, the machine's clock (``CURRENT_TIME``
-or ``'NOW'`` in capitals), VALUES that reads no table, comments alone.
+or ``'NOW'`` in capitals), VALUES that reads no table, comments alone. ``'localtime'`` is UTC here, there the host's.
 """
 
 import hashlib
@@ -120,9 +121,9 @@ class SqlSandbox:
     def execute(self, db_path: str | os.PathLike, sql: str, official_clean_up: bool = False) -> Execution:
         """Execute a query after the official clean-up, or return the execution of the same query from the cache.
 
-        Equal queries that come at the same time are executed once. Timeouts are cached like any other outcome (but for
-        answers of over ``CACHED_ANSWER_CHARS``), so an endless query costs its deadline once. ``official_clean_up`` as
-        in ``sql_text.clean_up``.
+        Equal queries that come at the same time are executed once. Timeouts are cached like any other outcome, so an
+        endless query costs its deadline once; answers of over ``CACHED_ANSWER_CHARS`` are not. ``official_clean_up``
+        as in ``sql_text.clean_up``.
 
         Raises ``DatabaseError`` if the database cannot be read and ``SandboxError`` if no process can be started.
         """

@@ -92,9 +92,10 @@ def extract_sql(text: str) -> Extraction:
     if _NULL.fullmatch(body):
         return Extraction(sql=None, abstained=True, format_ok=clean)
     if fence_alone is None and not _STARTS_WITH_QUERY.match(body):
-        if _NULL.fullmatch(body.rpartition(":")[2]):
-            return Extraction(sql=None, abstained=True, format_ok=False)
+        prose, _, end = body.rpartition(":")
         body, clean = _after_prose(body), False
+        if body is None and prose and _NULL.fullmatch(end):
+            return Extraction(sql=None, abstained=True, format_ok=False)
     if not body:
         return _NOTHING
     return Extraction(sql=body, abstained=False, format_ok=clean and _is_one_query(body))
@@ -104,8 +105,8 @@ def _answer_tag(text: str) -> tuple[str, bool]:
     """Return the content of the last answer tag (or all of the text) and whether nothing stands around it."""
     before_end, end, after = text.rpartition("</answer>")
     _, start, body = after.rpartition("<answer>")
-    if end and start and body.strip():  # never closed
-        return body, False
+    if end and start and (_STARTS_WITH_QUERY.match(body) or _NULL.fullmatch(body) or body.lstrip().startswith("```")):
+        return body, False  # never closed, and no mere mention of the tag
     before, start, body = (before_end if end else text).rpartition("<answer>")
     if not start:
         return (before_end, False) if end else (text, True)
@@ -145,9 +146,10 @@ def _fence(text: str) -> tuple[str | None, bool | None]:
 
 
 def _after_prose(text: str) -> str | None:
-    start = _QUERY_IN_PROSE.search(text)
-    if start and (start[0].strip() or text[: start.start()].rstrip().endswith(":")):
-        return text[start.end() :]
+    for start in _QUERY_IN_PROSE.finditer(text):
+        before = text[max(0, start.start() - 100) : start.start()]
+        if start[0].strip() or before.rstrip().endswith(":"):
+            return text[start.end() :]
     return None
 
 

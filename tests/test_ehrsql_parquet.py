@@ -433,6 +433,7 @@ def no_train(data, db):
         (break_nothing, ["--max_prompt_length", "10"], "give the --tokenizer"),
         (break_nothing, ["--max_prompt_length", "-1"], "at least 1 token"),
         (break_nothing, ["--timeout_s", "nan"], "give seconds above 0"),
+        (break_nothing, ["--timeout_s", "7200"], "at most 3600"),
         (break_nothing, ["--tokenizer", "./no-such-folder"], "cannot load the tokenizer"),
         (no_train, ["--prompt", "few_shot"], "no train split"),
     ],

@@ -205,7 +205,8 @@ def test_grpo_survives_kills_resumes_and_exports(work, sft_model):
     (work / "mimic_iv.sqlite").rename(work / "away.sqlite")
     try:
         third = grpo(work, "grpo", "trainer.total_training_steps=4", "trainer.val_before_train=False")
-        lost = subprocess.run(third, cwd=REPO, env=os.environ | {"HARDWARE": "cpu"}, capture_output=True, text=True)
+        env = os.environ | {"HARDWARE": "cpu"}
+        lost = subprocess.run(third, cwd=REPO, env=env, capture_output=True, text=True, timeout=STEP_TIMEOUT_S)
     finally:
         (work / "away.sqlite").rename(work / "mimic_iv.sqlite")
     assert lost.returncode == 1

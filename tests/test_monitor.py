@@ -99,11 +99,15 @@ def test_a_bad_limit_is_named(limits, named):
         check_alarms({"length": limits})
 
 
-def test_a_step_that_could_not_be_graded_ends_the_run():
+def test_a_step_that_could_not_be_graded_ends_the_run(capsys):
     failed, graded = {"grader_failed": 1.0, "pred": "grader failed: no database"}, {"grader_failed": 0.0}
     check_graded("step 3", [])
     check_graded("step 3", [{"score": 1.0}])
+    assert not capsys.readouterr().out
     check_graded("step 3", [failed] + [graded] * 19)
+    assert (
+        capsys.readouterr().out == "ALARM 1 of 20 answers of step 3 could not be graded (grader failed: no database)\n"
+    )
     with pytest.raises(TrainingFailed, match="2 of 20 answers of step 3 .*no database"):
         check_graded("step 3", [graded] * 18 + [failed] * 2)
     with pytest.raises(TrainingFailed, match="1 of 1 "):
@@ -115,3 +119,11 @@ def test_a_metric_that_is_no_number_any_more_alarms(tmp_path):
     monitor.check(1, {"loss": 0.5})
     (line,) = monitor.check(2, {"loss": float("nan")})
     assert "loss is nan, no number, unlike the first steps' 0.5" in line
+
+
+def test_a_metric_that_was_no_number_at_first_is_compared_with_the_steps_where_it_was_one(tmp_path):
+    monitor = Drift({"loss": {"rise": 1}}, steps=2, file=tmp_path / "baseline.json")
+    for step, loss in enumerate((float("nan"), 0.5, 2.0), start=1):
+        assert monitor.check(step, {"loss": loss}) == []
+    (line,) = monitor.check(4, {"loss": 2.0})
+    assert "more than 1 above the first steps' 0.5" in line

@@ -42,6 +42,15 @@ def test_prompts_too_few_for_a_batch_end_the_run(trainer, monkeypatch, prompts, 
         trainer._init_dataloader()
 
 
+def test_a_validation_that_could_not_be_graded_ends_the_run(trainer):
+    trainer.global_steps = 3
+    columns = {"reward": [0.0, 1.0], "grader_failed": [1.0, 0.0], "pred": ["no database", "ab12"]}
+    with pytest.raises(TrainingFailed, match=r"1 of 2 answers of the validation at step 3 .*\(no database\)"):
+        trainer._val_metrics_update(["ehrsql"] * 2, ["a", "b"], columns, [])
+    metrics = trainer._val_metrics_update(["ehrsql"] * 2, ["a", "b"], columns | {"grader_failed": [0.0, 0.0]}, [])
+    assert metrics["val-core/ehrsql/reward/mean@1"] == 0.5
+
+
 def test_dapo_gives_up_where_all_answers_earn_the_same(trainer, monkeypatch):
     submitted = []
     monkeypatch.setattr(trainer, "_next_train_batch", lambda number: number)

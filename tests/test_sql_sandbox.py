@@ -113,7 +113,7 @@ def test_an_endless_query_is_interrupted_and_the_process_kept(db_path, monkeypat
 
 
 @pytest.mark.parametrize("timeout_s", [0, -1, float("inf"), float("nan"), "2", None])
-def test_a_deadline_that_is_none_is_refused(timeout_s):
+def test_a_deadline_that_is_no_time_is_refused(timeout_s):
     with pytest.raises(ValueError, match="timeout_s is .*; give seconds"):
         SqlSandbox(timeout_s=timeout_s)
 

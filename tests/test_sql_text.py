@@ -57,6 +57,10 @@ def query(sql: str, format_ok: bool) -> Extraction:
         (f"```sqlite {Q}```", query(Q, True)),
         (f"<answer>SELECT 0</answer>\n<answer>{Q}", query(Q, False)),
         (f"<answer>{Q}</answer><answer>", query(Q, False)),
+        (f"<answer>{Q}</answer>\nI put it into <answer> tags.", query(Q, False)),
+        (f"I think\nSELECT is needed: {Q}", query(Q, False)),
+        (f"SQL: {Q} -- else: null", query(f"{Q} -- else: null", False)),
+        (f"SQL: {Q}\nWithout such a column: null", query(f"{Q}\nWithout such a column: null", False)),
         ('WITH "a""b" AS (SELECT 1) SELECT 1', query('WITH "a""b" AS (SELECT 1) SELECT 1', True)),
         (f"{Q}; SELECT 2", query(f"{Q}; SELECT 2", False)),
         ("```sql\nDROP TABLE patients\n```", query("DROP TABLE patients", False)),
@@ -160,11 +164,11 @@ def test_any_text_gives_a_consistent_extraction(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["```" + " " * 100_000 + "x", "Well\n" + " " * 50_000 + ":" * 50_000, "x:WITH /*" + ":WITH /* */ /*" * 20_000],
+    ["```" + " " * 10**6 + "x", "Well\n" + " " * 500_000 + ":" * 500_000, "x:WITH /*" + ":WITH /* */ /*" * 70_000],
     ids=["a fence and spaces", "spaces and colons", "heads of queries in comments"],
 )
 def test_runs_of_different_kinds_are_read_in_linear_time(text):
-    """Quadratic time would be minutes, in which verl's event loop waits for the interpreter."""
+    """Quadratic time would be hours, in which verl's event loop waits for the interpreter."""
     assert (extract_sql(text).sql or "") in text
 
 
