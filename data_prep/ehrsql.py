@@ -2,13 +2,13 @@
 
 ``train.parquet``, ``valid.parquet`` and ``test.parquet`` hold one question a row in the shape that verl's RL
 trainer reads; ``sft_train.parquet`` and ``sft_valid.parquet`` hold ``messages`` (prompt and gold SQL, or
-``null``) for its SFT trainer. ``manifest.json`` is renamed into place last: where it stands, the other files
-are complete.
+``null``) for its SFT trainer. With a teacher's labels for some train questions, ``sft_train.parquet`` holds the
+teacher's queries, unverified, and ``train.parquet`` the other questions with their answers alone. ``manifest.json`` is
+renamed into place last: where it stands, the other files are complete.
 """
 
 import argparse
 import random
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,16 @@ from rich.console import Console
 
 from data_prep.atomic import check_folder
 from data_prep.checksum import sha256_file
-from data_prep.ehrsql_report import TokenCounter, WordCounter, print_report, split_counts
-from data_prep.ehrsql_source import SPLITS, Question, read_split, seen_in_train, split_files, sql_skeleton
+from data_prep.ehrsql_report import TokenCounter, WordCounter, print_report, split_counts, teacher_counts
+from data_prep.ehrsql_source import (
+    SPLITS,
+    Question,
+    draw_share,
+    read_split,
+    seen_in_train,
+    split_files,
+    sql_skeleton,
+)
 from data_prep.errors import InputError
 from data_prep.gold import execute_all
 from data_prep.parquet import write_parquet
@@ -44,6 +52,8 @@ class Options:
     tokenizer: str | None = None
     max_prompt_length: int | None = None
     gold_sql_share: float = 1.0
+    teacher_labels: Path | None = None
+    executing_only: bool = False
     seed: int = 0
     timeout_s: float = 60.0
 
@@ -56,6 +66,10 @@ def prepare(options: Options, console: Console) -> None:
     """
     if not 0 < options.gold_sql_share <= 1:
         raise InputError(f"--gold_sql_share {options.gold_sql_share:g}: give a share above 0 and at most 1")
+    if options.teacher_labels and options.gold_sql_share != 1:
+        raise InputError("--teacher_labels and --gold_sql_share both say what SFT is taught; give one of them")
+    if options.executing_only and not options.teacher_labels:
+        raise InputError("--executing_only is about the queries of --teacher_labels; give that file as well")
     if not 0 < options.timeout_s <= MAX_TIMEOUT_S:
         raise InputError(f"--timeout_s {options.timeout_s:g}: give seconds above 0 and at most {MAX_TIMEOUT_S}")
     if options.max_prompt_length is not None and options.max_prompt_length < 1:
@@ -68,8 +82,10 @@ def prepare(options: Options, console: Console) -> None:
     open_database(options.db).close()
     if options.reward_db:
         open_database(options.reward_db).close()
-    questions = read_splits(options.data_dir, console)
+    questions = read_splits(options.data_dir, console, options.teacher_labels)
     train = questions.get("train", [])
+    if options.teacher_labels and not train:
+        raise InputError(f"--teacher_labels is about train questions, but {options.data_dir} has no train split")
     if options.prompt == "few_shot" and not train:
         raise InputError(f"few_shot takes its examples from train, but {options.data_dir} has no train split")
 
@@ -78,7 +94,9 @@ def prepare(options: Options, console: Console) -> None:
     if options.reward_db:
         same_answers, _ = execute_gold(everything, options.reward_db, options.timeout_s)
         check_same_answers(answers, same_answers, options)
-    taught = draw_taught(train, answers, options)
+    teacher_answers, teacher_failures = execute_teacher(train, options)
+    taught = draw_taught(train, answers, teacher_answers, options)
+    rewarded = draw_rewarded(train, answers, taught, options)
     builder = PromptBuilder(options.prompt, options.db)
     examples = draw_examples([q for q in train if q.id in taught], options.seed)
 
@@ -93,18 +111,16 @@ def prepare(options: Options, console: Console) -> None:
         seen = seen_in_train(split_questions, train)
         counts[split] = split_counts(split_questions, seen, answers, prompts, counter, options.max_prompt_length)
         for question, prompt, status in zip(split_questions, prompts, seen, strict=True):
-            answer = answers[question.gold]
-            if split == "train" and answer == GOLD_FAILED:
-                continue
-            gold_shown = split != "train" or question.id in taught
-            if split != "train" or options.gold_sql_share == 1 or not gold_shown:
+            answer = answers.get(question.gold)
+            if split != "train" or question.id in rewarded:
+                gold_shown = split != "train" or question.id in taught
                 row = rl_row(question, split, prompt, answer, status, options.reward_db or options.db, gold_shown)
                 rows.setdefault(split, []).append(row)
-            if split != "test" and gold_shown and answer != GOLD_FAILED:
-                target = {"role": "assistant", "content": question.gold}
+            if question.id in taught if split == "train" else split == "valid" and answer != GOLD_FAILED:
+                target = {"role": "assistant", "content": question.target}
                 rows.setdefault(f"sft_{split}", []).append({"messages": [*prompt, target]})
 
-    inputs = [options.db, *filter(None, [options.reward_db]), *prompt_files]
+    inputs = [options.db, *filter(None, [options.reward_db, options.teacher_labels]), *prompt_files]
     inputs += [path for split in questions for path in split_files(options.data_dir / split)]
     manifest = {
         "options": {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()},
@@ -115,12 +131,14 @@ def prepare(options: Options, console: Console) -> None:
             for split, split_questions in questions.items()
         },
     }
+    if options.teacher_labels:
+        manifest["teacher"] = teacher_counts(train, answers, teacher_answers, teacher_failures)
     write_parquet(options.out_dir, PARQUET_NAMES, rows, manifest)
     print_report(console, manifest, counter.unit)
 
 
-def read_splits(data_dir: Path, console: Console) -> dict[str, list[Question]]:
-    """The splits that ``data_dir`` holds; those that are left out are named on the console."""
+def read_splits(data_dir: Path, console: Console, teacher_file: Path | None = None) -> dict[str, list[Question]]:
+    """The splits that ``data_dir`` holds, train with the teacher's labels; those left out are named on the console."""
     if not data_dir.is_dir():
         raise InputError(f"no folder {data_dir}; give the folder that holds train/, valid/ or test/")
     questions = {}
@@ -131,7 +149,7 @@ def read_splits(data_dir: Path, console: Console) -> dict[str, list[Question]]:
         elif split == "test" and (folder / "data.json").exists() and not (folder / "label.json").exists():
             console.print(f"{split}: {folder} has no label.json (hidden labels), skipped")
         else:
-            questions[split] = read_split(folder)
+            questions[split] = read_split(folder, teacher_file if split == "train" else None)
     if not questions:
         raise InputError(f"{data_dir} holds none of the splits {', '.join(SPLITS)}; is it the right folder?")
     return questions
@@ -148,14 +166,36 @@ def execute_gold(
     Raises:
         InputError: every query failed.
     """
-    queries = {question.gold for question in questions if question.answerable}
+    queries = {question.gold for question in questions} - {"", ABSTAIN}
+    answers, failures = execute_queries(queries, db, timeout_s)
+    if queries and len(failures) == len(queries):
+        raise InputError(f"every gold query fails on {db} ({failures[min(queries)]}); is it the right database?")
+    return answers, failures
+
+
+def execute_teacher(train: list[Question], options: Options) -> tuple[dict[str, str], dict[str, str]]:
+    """The same of the teacher's labels.
+
+    Raises:
+        InputError: there is a teacher, and none of its queries executes.
+    """
+    queries = {question.teacher for question in train} - {"", ABSTAIN}
+    answers, failures = execute_queries(queries, options.db, options.timeout_s)
+    if options.teacher_labels and len(failures) == len(queries):
+        reason = (
+            f" ({failures[min(queries)]}); is it the right database?" if queries else ': all of its labels are "null"'
+        )
+        raise InputError(f"no query of {options.teacher_labels} executes on {options.db}{reason}")
+    return answers, failures
+
+
+def execute_queries(queries: set[str], db: Path, timeout_s: float) -> tuple[dict[str, str], dict[str, str]]:
+    """The ground truth of each query and of ``ABSTAIN`` and, for those that failed, the error."""
     answers, failures = {ABSTAIN: ABSTAIN}, {}
     for sql, result in execute_all(db, queries, timeout_s).items():
         answers[sql] = result.answer if result.status == "ok" else GOLD_FAILED
         if result.status != "ok":
             failures[sql] = f"{result.status}: {result.error}"
-    if queries and len(failures) == len(queries):
-        raise InputError(f"every gold query fails on {db} ({failures[min(queries)]}); is it the right database?")
     return answers, failures
 
 
@@ -168,41 +208,51 @@ def check_same_answers(answers: dict[str, str], others: dict[str, str], options:
         )
 
 
-def draw_taught(train: list[Question], answers: dict[str, str], options: Options) -> set[str]:
-    """The ids of the train questions that come with gold SQL: a share of those whose gold executes.
+def draw_taught(
+    train: list[Question], answers: dict[str, str], teacher_answers: dict[str, str], options: Options
+) -> set[str]:
+    """The ids of the train questions that SFT is taught.
 
-    The share holds within each template (annotated, or else the SQL skeleton) to within one question.
+    With a teacher, those that it labels (with ``executing_only``, whose label executes). Without, a share of those
+    whose gold executes, drawn evenly over templates (annotated, or else the SQL skeleton).
     """
-    usable = [q for q in train if answers[q.gold] != GOLD_FAILED]
+    if options.teacher_labels:
+        labelled = [q for q in train if q.teacher]
+        return {q.id for q in labelled if not options.executing_only or teacher_answers[q.teacher] != GOLD_FAILED}
+    usable = {q.id: q.template or sql_skeleton(q.gold) for q in train if answers[q.gold] != GOLD_FAILED}
     if options.gold_sql_share == 1 or not train:
-        return {q.id for q in usable}
-    generator = random.Random(options.seed)
-    by_template = defaultdict(list)
-    for question in usable:
-        by_template[question.template or sql_skeleton(question.gold)].append(question)
-    # Each template's questions are spread evenly over [0, 1) from a random start; the lowest are taken.
-    place = {}
-    for members in by_template.values():
-        generator.shuffle(members)
-        start = generator.random()
-        place |= {question.id: (number + start) / len(members) for number, question in enumerate(members)}
-    taught = sorted(place, key=place.__getitem__)[: round(options.gold_sql_share * len(usable))]
+        return set(usable)
+    taught = draw_share(usable, options.gold_sql_share, options.seed)
     if not 0 < len(taught) < len(usable):
         raise InputError(
             f"--gold_sql_share {options.gold_sql_share:g} of {len(usable)} train questions puts all of them "
             "on one side; choose another share, or 1 for gold SQL everywhere"
         )
-    return set(taught)
+    return taught
+
+
+def draw_rewarded(train: list[Question], answers: dict[str, str], taught: set[str], options: Options) -> set[str]:
+    """The ids of the train questions that GRPO is rewarded on: those with an answer that no teacher labels.
+
+    Without a teacher and with all gold given, that includes the ``taught``.
+    """
+    usable = {q.id for q in train if not q.teacher and answers[q.gold] != GOLD_FAILED}
+    if options.teacher_labels and not usable:
+        raise InputError(
+            f"every gold query of the train questions that {options.teacher_labels} leaves out fails on {options.db}, "
+            "which leaves none for GRPO; remove some questions from that file, or correct the gold"
+        )
+    return usable if options.gold_sql_share == 1 else usable - taught
 
 
 def draw_examples(taught: list[Question], seed: int) -> list[dict[str, str]]:
-    """Few-shot examples, one more than a prompt shows: one unanswerable, the rest of different templates."""
+    """Few-shot examples, one more than a prompt shows: one abstention, the rest of different templates."""
     shuffled = random.Random(seed).sample(taught, len(taught))
-    one_each = {question.template or sql_skeleton(question.gold): question for question in reversed(shuffled)}
-    answerable = [question for question in one_each.values() if question.answerable]
-    unanswerable = [question for question in shuffled if not question.answerable]
-    chosen = unanswerable[:1] + answerable[: FEW_SHOT_EXAMPLES + 1 - len(unanswerable[:1])]
-    return [{"question": q.text, "answer": q.gold} for q in chosen]
+    abstentions = [question for question in shuffled if question.target == ABSTAIN]
+    queries = [question for question in reversed(shuffled) if question.target != ABSTAIN]
+    one_each = {question.template or sql_skeleton(question.target): question for question in queries}
+    chosen = abstentions[:1] + list(one_each.values())[: FEW_SHOT_EXAMPLES + 1 - len(abstentions[:1])]
+    return [{"question": q.text, "answer": q.target} for q in chosen]
 
 
 def rl_row(
@@ -260,8 +310,19 @@ def main(argv: list[str] | None = None) -> None:
         help="share of the train questions that comes with gold SQL (sft_train.parquet); below 1 the others, "
         "with answers only, make train.parquet; at 1 both files hold all questions",
     )
+    option(
+        "--teacher_labels",
+        type=Path,
+        help="a file like label.json with a teacher's unverified labels for some of the train questions: they make "
+        "sft_train.parquet; the others, with answers only, make train.parquet",
+    )
+    option(
+        "--executing_only",
+        action="store_true",
+        help="leave out the questions whose label in --teacher_labels does not execute",
+    )
     option("--seed", type=int, default=0, help="of the share's draw and the few-shot examples")
-    option("--timeout_s", type=float, default=60.0, help="deadline of one gold query in seconds")
+    option("--timeout_s", type=float, default=60.0, help="deadline of one query in seconds")
     prepare(Options(**vars(parser.parse_args(argv))), Console(markup=False, soft_wrap=True))
 
 

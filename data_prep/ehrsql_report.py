@@ -9,7 +9,7 @@ from rich.table import Table
 from data_prep.chat_template import chat_template_variables
 from data_prep.ehrsql_source import Question
 from data_prep.errors import InputError
-from reward_fns.answers import GOLD_FAILED, SELECT_1
+from reward_fns.answers import ABSTAIN, GOLD_FAILED, SELECT_1
 
 FAILURES_SHOWN = 5
 
@@ -56,11 +56,11 @@ def split_counts(
 ) -> dict[str, Any]:
     """What one split holds, over all of its questions, before any is held back or masked.
 
-    ``select_1`` is the share of the answerable questions on which the constant query ``SELECT 1`` is right.
+    ``select_1`` is the share of the answerable questions with gold on which the constant query ``SELECT 1`` is right.
     """
     lengths = counter(prompts)
     answerable = [question for question in questions if question.answerable]
-    ground_truths = Counter(answers[question.gold] for question in answerable)
+    ground_truths = Counter(answers[question.gold] for question in answerable if question.gold)
     templates = defaultdict(set)
     for question, status in zip(questions, seen, strict=True):
         if question.template:
@@ -72,10 +72,32 @@ def split_counts(
         "failed_gold": ground_truths[GOLD_FAILED],
         **{f"{status}_template": seen.count(status) for status in ("seen", "unseen", "unknown")},
         **{f"templates_{status}": len(templates[status]) for status in ("seen", "unseen")},
-        "select_1": ground_truths[SELECT_1] / len(answerable) if answerable else None,
+        "select_1": ground_truths[SELECT_1] / ground_truths.total() if ground_truths else None,
         "prompt_mean": sum(lengths) / len(lengths),
         "prompt_max": max(lengths),
         "prompts_over_limit": sum(n > max_prompt_length for n in lengths) if max_prompt_length else None,
+    }
+
+
+def teacher_counts(
+    train: list[Question], answers: dict[str, str], teacher_answers: dict[str, str], failures: dict[str, str]
+) -> dict[str, Any]:
+    """What the teacher's labels of train questions hold: ``labels`` of which ``queries`` (the others abstain).
+
+    ``executing``: queries that execute; ``failed``: id -> error of the others. ``answer_known``: labels of questions
+    whose gold executes or abstains; ``right``: of these, labels that give the same answer.
+    """
+    taught = [question for question in train if question.teacher]
+    failed = {question.id: failures[question.teacher] for question in taught if question.teacher in failures}
+    queries = sum(question.teacher != ABSTAIN for question in taught)
+    known = [question for question in taught if answers.get(question.gold, GOLD_FAILED) != GOLD_FAILED]
+    return {
+        "labels": len(taught),
+        "queries": queries,
+        "executing": queries - len(failed),
+        "answer_known": len(known),
+        "right": sum(teacher_answers[question.teacher] == answers[question.gold] for question in known),
+        "failed": failed,
     }
 
 
@@ -107,10 +129,24 @@ def print_report(console: Console, manifest: dict[str, Any], unit: str) -> None:
     console.print(table)
     for split, failures in manifest["failed_gold"].items():
         if failures:
-            first = "; ".join(f"{id} ({error})" for id, error in list(failures.items())[:FAILURES_SHOWN])
-            fate = "left out" if split == "train" else "kept, never rewarded"
+            fate = "kept, never rewarded"
+            if split == "train":
+                fate = "left out of GRPO" if "teacher" in manifest else "left out"
             total = manifest["counts"][split]["questions"]
-            console.print(f"{split}: gold failed on {len(failures)} of {total} questions, {fate}: {first}")
+            console.print(f"{split}: gold failed on {len(failures)} of {total} questions, {fate}: {_first(failures)}")
+    if teacher := manifest.get("teacher"):
+        console.print(
+            f"teacher: {teacher['labels']:,} labels, {teacher['executing']:,} of {teacher['queries']:,} queries "
+            f"execute, {teacher['right']:,} of {teacher['answer_known']:,} labels with a known answer are right"
+        )
+        if failed := teacher["failed"]:
+            fate = "left out" if manifest["options"]["executing_only"] else "kept for SFT"
+            console.print(f"teacher: {len(failed):,} of {teacher['queries']:,} queries fail, {fate}: {_first(failed)}")
     for name, output in manifest["outputs"].items():
         console.print(f"{name}: {output['rows']:,} rows")
     console.print(f"Wrote {manifest['options']['out_dir']}/manifest.json")
+
+
+def _first(failures: dict[str, str]) -> str:
+    """The first of id -> error, as text."""
+    return "; ".join(f"{id} ({error})" for id, error in list(failures.items())[:FAILURES_SHOWN])

@@ -2,11 +2,14 @@
 
 A split is a folder with ``data.json`` (``{"version": ..., "data": [{"id", "question"}, ...]}``),
 ``label.json`` (``{id: SQL, or "null" where the database cannot answer}``) and optionally
-``annotated.json`` (``[{"id", "template", ...}, ...]``).
+``annotated.json`` (``[{"id", "template", ...}, ...]``). A teacher's labels are a file like ``label.json`` for some of
+the train questions.
 """
 
 import json
+import random
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +23,32 @@ NO_TEMPLATE = "-"  # what EHRSQL-2024 writes for unanswerable questions
 
 @dataclass(frozen=True)
 class Question:
-    """One question; ``gold`` is its SQL or ``ABSTAIN``, ``template`` is "" where it is not known."""
+    """One question with its labels, which are SQL or ``ABSTAIN``.
+
+    ``teacher`` is a teacher's unverified label, "" where it gave none. ``gold`` is "" where a teacher's label is all
+    there is. ``template`` is "" where it is not known.
+    """
 
     id: str
     index: int
     text: str
     gold: str
     template: str
+    teacher: str = ""
+
+    @property
+    def label(self) -> str:
+        """What is known best: the gold, or else the teacher's label."""
+        return self.gold or self.teacher
+
+    @property
+    def target(self) -> str:
+        """What SFT teaches: the teacher's label, or else the gold."""
+        return self.teacher or self.gold
 
     @property
     def answerable(self) -> bool:
-        return self.gold != ABSTAIN
+        return self.label != ABSTAIN
 
 
 def split_files(folder: Path) -> list[Path]:
@@ -38,22 +56,26 @@ def split_files(folder: Path) -> list[Path]:
     return [path for name in ("data", "label", "annotated") if (path := folder / f"{name}.json").exists()]
 
 
-def read_split(folder: Path) -> list[Question]:
+def read_split(folder: Path, teacher_file: Path | None = None) -> list[Question]:
     """The questions of one split, in the order of ``data.json``.
+
+    Those that ``teacher_file`` labels need no gold label.
 
     Raises:
         InputError: a file is missing, unreadable or of another shape, the split is empty, an id occurs twice,
-            or questions and labels do not match.
+            questions and labels do not match, or the teacher labels all questions, none, or others.
     """
     texts = _questions(folder / "data.json")
+    teacher = _teacher_labels(teacher_file, folder, texts) if teacher_file else {}
     labels = read_labels(folder / "label.json")
-    if unlabelled := [id for id in texts if id not in labels]:
+    if unlabelled := [id for id in texts if id not in labels and id not in teacher]:
         raise InputError(f"{folder}: {_some(unlabelled)} in data.json but not in label.json; add the labels")
     if unasked := [id for id in labels if id not in texts]:
         raise InputError(f"{folder}: {_some(unasked)} in label.json but not in data.json; add the questions")
     templates = _templates(folder / "annotated.json") if (folder / "annotated.json").exists() else {}
     return [
-        Question(id, index, text, labels[id], templates.get(id, "")) for index, (id, text) in enumerate(texts.items())
+        Question(id, index, text, labels.get(id, ""), templates.get(id, ""), teacher.get(id, ""))
+        for index, (id, text) in enumerate(texts.items())
     ]
 
 
@@ -63,17 +85,36 @@ def sql_skeleton(sql: str) -> str:
     return " ".join(masked.lower().split())
 
 
+def draw_share(templates: dict[str, str], share: float, seed: int) -> set[str]:
+    """Draw a share of the questions, whose ids are the keys of ``templates``, evenly over their templates.
+
+    The share holds within each template to within one question, and over all questions to the nearest number.
+    """
+    generator = random.Random(seed)
+    by_template = defaultdict(list)
+    for id, template in templates.items():
+        by_template[template].append(id)
+    # Each template's questions are spread evenly over [0, 1) from a random start; the lowest are taken.
+    place = {}
+    for ids in by_template.values():
+        generator.shuffle(ids)
+        start = generator.random()
+        place |= {id: (number + start) / len(ids) for number, id in enumerate(ids)}
+    return set(sorted(place, key=place.__getitem__)[: round(share * len(place))])
+
+
 def seen_in_train(questions: list[Question], train: list[Question]) -> list[str]:
     """``"seen"``, ``"unseen"`` or ``"unknown"`` for each question: does its template occur in train?
 
     By annotated template where both sides have them. Otherwise by SQL skeleton: a template is seen if the
-    skeleton of any of its questions' gold occurs among train's; a question without a template counts alone.
+    skeleton of any of its questions' gold occurs among train's (or, of a train question without gold, its teacher's);
+    a question without a template counts alone.
     Unanswerable questions have no template and are unknown, as are all where there is no train split.
     """
     train_templates = {q.template for q in train if q.answerable and q.template}
-    train_skeletons = {sql_skeleton(q.gold) for q in train if q.answerable}
+    train_skeletons = {sql_skeleton(q.label) for q in train if q.answerable}
     seen_templates = train_templates or {
-        q.template for q in questions if q.answerable and sql_skeleton(q.gold) in train_skeletons
+        q.template for q in questions if q.answerable and sql_skeleton(q.label) in train_skeletons
     }
 
     def status(question: Question) -> str:
@@ -81,7 +122,7 @@ def seen_in_train(questions: list[Question], train: list[Question]) -> list[str]
             return "unknown"
         if question.template:
             return "seen" if question.template in seen_templates else "unseen"
-        return "seen" if sql_skeleton(question.gold) in train_skeletons else "unseen"
+        return "seen" if sql_skeleton(question.label) in train_skeletons else "unseen"
 
     return [status(question) for question in questions]
 
@@ -111,6 +152,24 @@ def read_labels(path: Path) -> dict[str, str]:
         if not isinstance(label, str) or not label.strip():
             raise InputError(f'{path}: the label of {id} must be SQL or the string "null"')
     return {id: label.strip() for id, label in content.items()}
+
+
+def _teacher_labels(path: Path, folder: Path, texts: dict[str, str]) -> dict[str, str]:
+    """The labels of ``path``, which are about some of the questions ``texts`` of the split in ``folder``."""
+    if not path.is_file():
+        raise InputError(f"no teacher's labels at {path}; check the path of --teacher_labels")
+    labels = read_labels(path)
+    if not labels:
+        raise InputError(f"{path} labels no question; write the teacher's queries to it, or leave --teacher_labels out")
+    if unknown := [id for id in labels if id not in texts]:
+        raise InputError(
+            f"{path} labels {_some(unknown)}: no questions of {folder}; remove them, or give the right --data_dir"
+        )
+    if len(labels) == len(texts):
+        raise InputError(
+            f"{path} labels all {len(texts)} questions of {folder}, which leaves none for GRPO; remove some of them"
+        )
+    return labels
 
 
 def _templates(path: Path) -> dict[str, str]:

@@ -3,7 +3,7 @@
 Templates come from ``demo_templates.yaml``, values from the database. What is kept: gold that executes and reads a
 table, with an answer that is neither empty nor NULL and that no more than 8 % of a split's answerable questions share;
 questions whose text and whose gold occur in one split only (in valid and test once). Valid and test hold templates
-that train lacks.
+that train lacks. ``train/teacher.json`` holds the labels of a simulated teacher for a share of the train questions.
 """
 
 import argparse
@@ -20,6 +20,8 @@ from rich.progress import Progress
 from data_prep.demo_output import demo_output
 from data_prep.demo_sampler import Draw, Sampler, Template, answerable_templates, unanswerable_templates
 from data_prep.errors import InputError
+from data_prep.make_teacher import PROBABILITY, SHARE, Taught, check_teacher, teach, write_teacher
+from data_prep.make_teacher import figures as teacher_figures
 from reward_fns.answers import ABSTAIN, COMPARED_ROWS, canonical_answer
 from reward_fns.sql_sandbox import SqlSandbox
 
@@ -161,17 +163,33 @@ def figures(name: str, items: list[Item], train_templates: set[str]) -> str:
     )
 
 
-def make_questions(db: str | Path, out_dir: str | Path, sizes: dict[str, int], seed: int = 0) -> dict[str, list[Item]]:
-    """Write train, valid and test, of the given ``sizes``, to ``out_dir``; return them.
+def teach_items(items: list[Item], share: float, probability: float, seed: int) -> Taught:
+    """The simulated teacher's labels for a share of ``items``, drawn evenly over their templates."""
+    labels = {item.id: item.label for item in items}
+    templates = {item.id: item.template.name for item in items}
+    return teach(labels, templates, share, probability, seed)
+
+
+def make_questions(
+    db: str | Path,
+    out_dir: str | Path,
+    sizes: dict[str, int],
+    seed: int = 0,
+    teacher_share: float = SHARE,
+    teacher_probability: float = PROBABILITY,
+) -> tuple[dict[str, list[Item]], Taught]:
+    """Write train, valid and test, of the given ``sizes``, and the teacher's labels to ``out_dir``; return them.
 
     Raises:
-        InputError: a size is not positive, ``db`` is missing, unreadable, of another schema or too small.
+        InputError: a size is not positive, ``db`` is missing, unreadable, of another schema or too small, or the
+            teacher's share or probability is no such thing.
     """
     for split, size in sizes.items():
         if size < 1:
             raise InputError(f"--{split} is {size}; it must be at least 1")
     if seed < 0:
         raise InputError(f"--seed is {seed}; it must not be negative")
+    check_teacher(teacher_share, teacher_probability, prefix="teacher_")
     if not Path(db).is_file():
         raise InputError(f"no database at {db}; build one with data_prep.build_ehr_db")
     progress = Progress(console=Console(stderr=True))
@@ -181,7 +199,9 @@ def make_questions(db: str | Path, out_dir: str | Path, sizes: dict[str, int], s
         splits = {name: generator.split(name, sizes[name], progress) for name in ("test", "valid", "train")}
         for name in sizes:
             write_split(folder / name, name, splits[name])
-    return {name: splits[name] for name in sizes}
+        taught = teach_items(splits["train"], teacher_share, teacher_probability, seed)
+        write_teacher(folder / "train" / "teacher.json", taught)
+    return {name: splits[name] for name in sizes}, taught
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -196,12 +216,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--valid", type=int, default=400, help="number of validation questions")
     parser.add_argument("--test", type=int, default=1200, help="number of test questions")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random generator")
+    parser.add_argument("--teacher_share", type=float, default=SHARE, help="of the train questions that it labels")
+    parser.add_argument(
+        "--teacher_probability", type=float, default=PROBABILITY, help="of the teacher's misreading where it applies"
+    )
     args = parser.parse_args(argv)
     sizes = {"train": args.train, "valid": args.valid, "test": args.test}
-    splits = make_questions(args.db, args.out_dir, sizes, args.seed)
+    splits, taught = make_questions(
+        args.db, args.out_dir, sizes, args.seed, args.teacher_share, args.teacher_probability
+    )
     train_templates = {item.template.name for item in splits["train"]}
     for name, items in splits.items():
         print(figures(name, items, train_templates))
+    print(teacher_figures(taught, len(splits["train"])))
     print(f"questions: {args.out_dir}")
 
 

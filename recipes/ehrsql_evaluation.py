@@ -13,13 +13,15 @@ from data_prep.errors import InputError
 from recipes.ehrsql_canaries import canaries
 from recipes.ehrsql_evaluation_data import DEFAULT_PROMPT, read_rows
 from recipes.ehrsql_evaluation_metrics import GROUPS, Sample, graded, summarize
+from recipes.ehrsql_misreadings import given_by_misreadings, misreading_counts
 from recipes.evaluation_rows import Row
 from recipes.generation import Response
+from reward_fns.answers import GOLD_FAILED
 from reward_fns.ehrsql import compute_score, grade
 from reward_fns.reliability import reliability_score
 from reward_fns.sql_sandbox import DatabaseError, SandboxError
 
-__all__ = ["Sample", "canaries", "graded", "summarize"]
+__all__ = ["Sample", "canaries", "graded", "misreading_counts", "summarize"]
 
 TITLE = "EHRSQL"
 # Greedy validation, as verl names it (a pattern), and what it is.
@@ -68,6 +70,10 @@ def _grade(row: Row, response: Response) -> Sample:
     # Both execute the query, the second time from the sandbox's cache.
     score = compute_score(row["data_source"], response.text, ground_truth, info)["score"]
     no_query = "" if result.abstained else "no query in the response"
+    misreadings = {}
+    if info["answerable"] and info["gold_sql"] and ground_truth != GOLD_FAILED:
+        answer = result.execution.answer if result.execution else None
+        misreadings = given_by_misreadings(answer, info["gold_sql"], ground_truth, info["db_path"])
     return Sample(
         id=info["id"],
         question=info["question"],
@@ -88,6 +94,7 @@ def _grade(row: Row, response: Response) -> Sample:
         timed_out=result.timed_out,
         format_ok=result.extraction.format_ok,
         error=result.execution.error if result.execution else no_query,
+        misreadings=misreadings,
     )
 
 
@@ -105,6 +112,8 @@ def log_lines(sample: Sample) -> Iterator[str]:
     yield f"  gold:     {sample.gold_sql}"
     if sample.error:
         yield f"  error:    {sample.error}"
+    if given := [name for name, given in sample.misreadings.items() if given]:
+        yield f"  misread:  {', '.join(given)}"
 
 
 def summary_table(summary: dict[str, Any], title: str) -> Group:
@@ -133,7 +142,20 @@ def summary_table(summary: dict[str, Any], title: str) -> Group:
     table.add_row("cut off at the length limit", _percent(summary["cut_off_percent"]), "", questions)
     if summary["gold_failed"]:
         table.add_row("gold failed, not counted above", "", "", str(summary["gold_failed"]))
-    return Group(table, _canary_table(summary["canaries"]))
+    tables = [table, _canary_table(summary["canaries"])]
+    if summary["misreadings"]:
+        tables.insert(1, _misreading_table(summary["misreadings"]))
+    return Group(*tables)
+
+
+def _misreading_table(counts: dict[str, dict[str, int]]) -> Table:
+    table = Table(title="Wrong answers that a misreading of the question gives")
+    for column in ("", "wrong answers", "of the questions where it applies"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, count in counts.items():
+        share = f"{100 * count['wrong'] / count['applies']:.1f} % of {count['applies']:,}"
+        table.add_row(name, f"{count['wrong']:,}", share)
+    return table
 
 
 def _canary_table(earned: dict[str, dict[str, float]]) -> Table:

@@ -1,10 +1,11 @@
 """What an evaluation reports: one ``Sample`` a question, and the figures over all of them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from recipes.ehrsql_misreadings import misreading_counts
 from recipes.statistics import bootstrap_interval
 from reward_fns.answers import GOLD_FAILED, SELECT_1
 from reward_fns.reliability import reliability_score
@@ -17,6 +18,8 @@ class Sample:
     ``ground_truth`` is as ``reward_fns.answers`` defines it. ``acc`` is the official scorer's verdict, ``score`` the
     reward of training. ``executed``: there was a query and it ran; ``reads_table``: and it read a table.
     ``finish_reason`` is ``length`` where the response was cut off, ``prompt_too_long`` where the prompt got none.
+    ``misreadings``: those that change the gold query's answer, each with whether it gives the model's answer (see
+    ``recipes.ehrsql_misreadings``); empty where the gold query is not known.
     """
 
     id: str
@@ -38,6 +41,7 @@ class Sample:
     timed_out: bool
     format_ok: bool
     error: str
+    misreadings: dict[str, bool] = field(default_factory=dict)
 
 
 # The groups that accuracy is reported on, in the order of the tables. A template is seen if train has it.
@@ -63,6 +67,7 @@ def summarize(samples: Sequence[Sample], seed: int = 0) -> dict[str, Any]:
     does not run. ``abstention``: precision is the share of the abstentions that are on unanswerable questions, recall
     the share of the unanswerable questions that are abstained on. ``select_1_percent`` is what the constant query
     SELECT 1 would score on the answerable; ``right_constants`` counts right answers of queries that read no table.
+    ``misreadings``: see ``misreading_counts``.
     Questions whose gold query failed are counted in ``gold_failed`` and nowhere else.
 
     Raises:
@@ -101,6 +106,7 @@ def summarize(samples: Sequence[Sample], seed: int = 0) -> dict[str, Any]:
         "format_ok_percent": percent([100 * sample.format_ok for sample in samples]),
         "response_tokens_mean": fmean(sample.response_tokens for sample in samples),
         "cut_off_percent": percent([100 * (sample.finish_reason == "length") for sample in samples]),
+        "misreadings": misreading_counts(samples),
     }
 
 

@@ -4,6 +4,9 @@
 the runs with paired differences to the first one and writes ``summary.json``, ``summary.md`` and
 ``validation_accuracy.png`` to ``D``. RESULTS is a ``results.json`` of ``evaluate``, of any recipe, or a folder; of the
 files in a folder the newest is taken.
+
+Where the runs hold wrong answers that a misreading gives, a table of them and ``misreadings.png`` are added; see
+``recipes.summary_misreadings``.
 """
 
 import argparse
@@ -22,7 +25,15 @@ from data_prep.atomic import atomic_output, check_folder
 from data_prep.errors import InputError
 from recipes.evaluation_results import Run, check_same_questions, read_run, read_text, recipe_module
 from recipes.statistics import paired_bootstrap
+from recipes.summary_misreadings import (
+    Counts,
+    count_misreadings,
+    draw_misreadings,
+    misreadings_markdown,
+    misreadings_table,
+)
 
+CHART, MISREADINGS_CHART = "validation_accuracy.png", "misreadings.png"
 TRAINING = "critic/score/mean"  # the mean reward of the training rollouts, as verl names it
 
 
@@ -140,8 +151,8 @@ def print_table(comparison: dict[str, dict[str, Any]], console: Console) -> None
     console.print(table)
 
 
-def markdown(comparison: dict[str, dict[str, Any]], validation: dict[int, float]) -> str:
-    """The table, the first and last validation and the chart, for ``summary.md``."""
+def markdown(comparison: dict[str, dict[str, Any]], validation: dict[int, float], misreadings: Counts) -> str:
+    """The table, the first and last validation and the chart, and those of misreadings if any, for ``summary.md``."""
     first, *_ = comparison
     explanation = f"after each value the difference to {first}, paired 95 % interval"
     lines = ["# Test results", "", f"In percent unless named otherwise; {explanation}.", ""]
@@ -151,7 +162,9 @@ def markdown(comparison: dict[str, dict[str, Any]], validation: dict[int, float]
         lines.append(f"| {name} | {figure['questions']:,} | {' | '.join(values)} |")
     ends = [f"{100 * validation[step]:.1f} % at step {step}" for step in (min(validation), max(validation))]
     lines += ["", f"Greedy validation: {' and '.join(ends)}.", ""]
-    lines += ["![greedy validation over training steps](validation_accuracy.png)"]
+    lines += [f"![greedy validation over training steps]({CHART})"]
+    if misreadings:
+        lines += misreadings_markdown(misreadings, MISREADINGS_CHART)
     return "\n".join(lines) + "\n"
 
 
@@ -187,18 +200,28 @@ def main(argv: list[str] | None = None) -> None:
     recipe = recipe_module(next(iter(runs.values())).recipe)
     curves = read_curves(args.metrics, recipe.VALIDATION)
     comparison = compare(runs)
+    misreadings = count_misreadings(runs)
     check_folder(args.out_dir)
     print_table(comparison, Console())
-    results, text, chart = (args.out_dir / name for name in ("summary.json", "summary.md", "validation_accuracy.png"))
+    if misreadings:
+        Console().print(misreadings_table(misreadings))
+    results, text, chart = (args.out_dir / name for name in ("summary.json", "summary.md", CHART))
+    written = [results, text, chart]
     with atomic_output(results) as partial:
         sources = {label: str(run.file) for label, run in runs.items()}
-        content = json.dumps({"files": sources, "runs": comparison, "curves": curves}, indent=1)
-        partial.write_text(content + "\n", encoding="utf-8")
+        content = {"files": sources, "runs": comparison, "curves": curves}
+        if misreadings:
+            content["misreadings"] = misreadings
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     with atomic_output(text) as partial:
-        partial.write_text(markdown(comparison, curves[recipe.VALIDATION]), encoding="utf-8")
+        partial.write_text(markdown(comparison, curves[recipe.VALIDATION], misreadings), encoding="utf-8")
     with atomic_output(chart) as partial:
         draw_curves(curves, recipe, partial)
-    print(f"Wrote {results}, {text} and {chart}")
+    if misreadings:
+        written.append(args.out_dir / MISREADINGS_CHART)
+        with atomic_output(written[-1]) as partial:
+            draw_misreadings(misreadings, partial)
+    print(f"Wrote {', '.join(map(str, written[:-1]))} and {written[-1]}")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 import csv
 import gzip
 import json
+import random
 import sqlite3
 from collections import Counter
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from data_prep.demo_records import vocabulary
 from data_prep.demo_sampler import answerable_templates, unanswerable_templates
 from data_prep.ehrsql_source import SPLITS, read_split, sql_skeleton
 from data_prep.errors import InputError
+from data_prep.misreadings import misread
 from reward_fns.answers import canonical_answer
 from reward_fns.sql_text import clean_up
 
@@ -243,6 +246,46 @@ def test_values_are_spelt_alike_in_question_and_sql(questions, split):
 def test_same_seed_gives_the_same_questions(db, questions, tmp_path):
     make_demo_questions.make_questions(db, tmp_path / "again", SIZES)
     assert files_of(tmp_path / "again") == files_of(questions)
+
+
+# The simulated teacher
+
+
+def test_the_teacher_labels_a_share_of_each_template_and_errs_by_misreadings_alone(questions):
+    labels = json.loads((questions / "train" / "label.json").read_text())
+    teacher = json.loads((questions / "train" / "teacher.json").read_text())
+    assert len(teacher) == round(0.4 * SIZES["train"]) and teacher.keys() <= labels.keys()
+    for template, entries in groupby(sorted(annotated(questions, "train"), key=by_template), key=by_template):
+        ids = [entry["id"] for entry in entries]
+        if template != "-":
+            assert abs(sum(id in teacher for id in ids) - 0.4 * len(ids)) <= 1
+    assert all(teacher[id] == "null" for id in teacher if labels[id] == "null")
+    always = {id: misread(label, 1, random.Random(0))[0] for id, label in labels.items()}
+    assert {id for id in teacher if teacher[id] != labels[id]} <= {id for id in labels if always[id] != labels[id]}
+    assert 0.4 * len(teacher) < sum(teacher[id] != labels[id] for id in teacher) < 0.7 * len(teacher)
+
+
+def by_template(entry: dict) -> str:
+    return entry["template"]
+
+
+def test_the_teacher_changes_no_question(db, questions, tmp_path):
+    make_demo_questions.make_questions(db, tmp_path / "sure", SIZES, teacher_share=0.2, teacher_probability=1)
+    ours, theirs = files_of(tmp_path / "sure"), files_of(questions)
+    assert ours.pop("train/teacher.json") != theirs.pop("train/teacher.json")
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(("option", "value"), [("--teacher_share", "0"), ("--teacher_probability", "2")])
+def test_a_teacher_needs_a_share_and_a_probability(db, tmp_path, option, value):
+    with pytest.raises(InputError, match=f"{option} is {value}"):
+        run_questions(db, tmp_path / "out", option, value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_command_line_tells_of_the_teacher(db, tmp_path, capsys):
+    run_questions(db, tmp_path / "out", "--train", "50", "--valid", "10", "--test", "10")
+    assert "teacher: 20 of 50 questions, " in capsys.readouterr().out
 
 
 # Bad input

@@ -1,15 +1,17 @@
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from matplotlib import image
+from numpy import diff, median, split
 
 from data_prep.errors import InputError
 from recipes import summary
 from recipes.ehrsql_evaluation_metrics import Sample
 from recipes.evaluation_results import Run, read_run, results_file
+from recipes.summary_misreadings import misreadings_markdown
 from reward_fns.answers import ABSTAIN, GOLD_FAILED
 
 VALIDATION = "val-core/ehrsql/acc/mean@1"
@@ -181,6 +183,7 @@ def test_command_line(tmp_path, metrics, capsys):
     runs = [f"start={start}", f"grpo={grpo.parent}"]
     summary.main(["--runs", *runs, "--metrics", str(metrics), "--out_dir", str(out)])
 
+    assert not (out / "misreadings.png").exists()
     assert f"{out}/validation_accuracy.png" in capsys.readouterr().out
     written = json.loads((out / "summary.json").read_text())
     assert written["runs"]["grpo"]["seen templates"]["difference"] == pytest.approx(200 / 3)
@@ -196,6 +199,72 @@ def test_command_line(tmp_path, metrics, capsys):
     rows = blue.any(axis=1).nonzero()[0]
     assert rows.max() - rows.min() > 300  # it rises from 25 to 90 % over most of the height
     assert not [path for path in out.iterdir() if "partial" in path.name]
+
+
+MISREAD = {  # label -> for each sample the misreadings that apply, with whether one gives the answer
+    "start": [{}, {"last is first": True}, {"last is first": True, "rank below k": True}, {"last is first": False}, {}],
+    "grpo": [{}, {"last is first": False}, {"last is first": False, "rank below k": True}, {"last is first": True}, {}],
+}
+
+
+def misread_runs(tmp_path):
+    runs = []
+    for label, samples in {"start": START, "grpo": AFTER}.items():
+        found = [replace(s, misreadings=given) for s, given in zip(samples, MISREAD[label], strict=True)]
+        runs.append(f"{label}={write_run(tmp_path / label / 'results.json', found)}")
+    return runs
+
+
+def test_misreadings_in_table_and_chart(tmp_path, metrics, capsys):
+    out = tmp_path / "out"
+    summary.main(["--runs", *misread_runs(tmp_path), "--metrics", str(metrics), "--out_dir", str(out)])
+    assert json.loads((out / "summary.json").read_text())["misreadings"] == {
+        "start": {"last is first": {"applies": 3, "wrong": 2}, "rank below k": {"applies": 1, "wrong": 1}},
+        "grpo": {"last is first": {"applies": 3, "wrong": 1}, "rank below k": {"applies": 1, "wrong": 1}},
+    }
+    text = (out / "summary.md").read_text()
+    assert "| last is first | 66.7 (2 of 3) | 33.3 (1 of 3) |" in text
+    assert "(misreadings.png)" in text
+    printed = capsys.readouterr().out
+    assert "last is first" in printed and f"{out}/misreadings.png" in printed
+
+    pixels = image.imread(out / "misreadings.png")
+    blue = (pixels[..., 2] > 0.6) & (pixels[..., 0] < 0.3)  # start's bars: 66.7 and 100 %
+    orange = (pixels[..., 0] > 0.9) & (pixels[..., 2] < 0.3)  # grpo's bars: 33.3 and 100 %
+    shortest = bar_lengths(orange)[0]
+    assert bar_lengths(orange) == pytest.approx([shortest, 3 * shortest], rel=0.05)
+    assert bar_lengths(blue) == pytest.approx([2 * shortest, 3 * shortest], rel=0.05)
+
+
+def bar_lengths(pixels) -> list[float]:
+    """The lengths in pixels of the bars of one colour, from the top; what is no longer than 100 is the legend."""
+    lengths = pixels.sum(axis=1)
+    rows = (lengths > 100).nonzero()[0]
+    return [float(median(lengths[bar])) for bar in split(rows, (diff(rows) > 1).nonzero()[0] + 1)]
+
+
+def test_a_run_of_an_older_evaluation_has_no_misreadings(tmp_path, metrics):
+    start, grpo = misread_runs(tmp_path)
+    older = json.loads((tmp_path / "start" / "results.json").read_text())
+    for record in older["samples"]:
+        del record["misreadings"]
+    (tmp_path / "start" / "results.json").write_text(json.dumps(older))
+    summary.main(["--runs", start, grpo, "--metrics", str(metrics), "--out_dir", str(tmp_path / "out")])
+    assert set(json.loads((tmp_path / "out" / "summary.json").read_text())["misreadings"]) == {"grpo"}
+    assert "| last is first | 33.3 (1 of 3) |" in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_a_misreading_that_one_run_does_not_know_is_blank_there():
+    counts = {
+        "a": {"x": {"applies": 2, "wrong": 1}},
+        "b": {"x": {"applies": 4, "wrong": 0}, "y": {"applies": 3, "wrong": 3}},
+    }
+    lines = list(misreadings_markdown(counts, "chart.png"))
+    assert lines[-5:-2] == [
+        "| --- | ---: | ---: |",
+        "| x | 50.0 (1 of 2) | 0.0 (0 of 4) |",
+        "| y |  | 100.0 (3 of 3) |",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -274,6 +343,9 @@ def test_command_line_for_ecg(tmp_path, ecg_runs, capsys):
     text = (tmp_path / "out" / "summary.md").read_text()
     assert "| correctness | 3 | 50.0 | 80.0 +30.0" in text
     assert "30.0 % at step 0 and 55.0 % at step 5" in text
+    assert "misreading" not in text + capsys.readouterr().out
+    assert not (tmp_path / "out" / "misreadings.png").exists()
+    assert "misreadings" not in json.loads((tmp_path / "out" / "summary.json").read_text())
 
 
 def test_recipes_are_not_mixed(tmp_path, ecg_runs):

@@ -1,0 +1,82 @@
+"""What ``recipes.summary`` shows of misreadings: the wrong answers that each gives in each run, as tables and a chart.
+
+A recipe's evaluation module may define ``misreading_counts(samples)``: name of a misreading -> ``applies`` (number of
+questions whose answer it changes) and ``wrong`` (answers that equal what it gives). See ``recipes.ehrsql_misreadings``.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.table import Table
+
+from recipes.evaluation_results import Run, recipe_module
+
+TITLE = "Wrong answers that a misreading of the question gives"
+EXPLANATION = "in percent of the questions whose answer the misreading changes"
+
+Counts = dict[str, dict[str, dict[str, int]]]  # label of a run -> misreading -> "applies", "wrong"
+
+
+def count_misreadings(runs: dict[str, Run]) -> Counts:
+    """The counts of the runs that have any: results of older evaluations and of other recipes have none."""
+    counts = {}
+    for label, run in runs.items():
+        count = getattr(recipe_module(run.recipe), "misreading_counts", None)
+        if count and (counted := count(run.samples)):
+            counts[label] = counted
+    return counts
+
+
+def misreadings_table(counts: Counts) -> Table:
+    """One row a misreading, one column a run."""
+    table = Table(title=TITLE, caption=EXPLANATION)
+    for column in ("", *counts):
+        table.add_column(column, justify="right" if column else "left")
+    for name in _names(counts):
+        table.add_row(name, *_cells(counts, name))
+    return table
+
+
+def misreadings_markdown(counts: Counts, chart: str) -> Iterator[str]:
+    """The same as lines of Markdown, with the image ``chart`` below."""
+    yield from ["", f"## {TITLE}", "", f"{EXPLANATION.capitalize()}.", ""]
+    yield from [f"| | {' | '.join(counts)} |", f"| --- |{' ---: |' * len(counts)}"]
+    for name in _names(counts):
+        yield f"| {name} | {' | '.join(_cells(counts, name))} |"
+    yield from ["", f"![wrong answers by misreading]({chart})"]
+
+
+def draw_misreadings(counts: Counts, path: Path) -> None:
+    """Write a PNG: for each misreading a group of bars, one a run."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = {name: row for row, name in enumerate(_names(counts))}
+    width = 0.8 / len(counts)
+    figure, axes = pyplot.subplots(figsize=(7, 1.5 + 0.5 * len(rows)), layout="constrained")
+    for number, (label, counted) in enumerate(counts.items()):
+        places = [rows[name] + (number + 0.5) * width - 0.4 for name in counted]
+        axes.barh(places, [_percent(count) for count in counted.values()], width, label=label)
+    axes.set_yticks(list(rows.values()), list(rows))
+    axes.invert_yaxis()
+    axes.set(title=TITLE, xlabel="% of the questions whose answer the misreading changes")
+    axes.legend()
+    axes.grid(alpha=0.3, axis="x")
+    figure.savefig(path, dpi=150, format="png")
+    pyplot.close(figure)
+
+
+def _names(counts: Counts) -> list[str]:
+    """The misreadings of any run, in the order of the runs that have most of them first."""
+    return list(dict.fromkeys(name for run in sorted(counts.values(), key=len, reverse=True) for name in run))
+
+
+def _cells(counts: Counts, name: str) -> list[str]:
+    found = [counted.get(name) for counted in counts.values()]
+    return [f"{_percent(count):.1f} ({count['wrong']:,} of {count['applies']:,})" if count else "" for count in found]
+
+
+def _percent(count: dict[str, int]) -> float:
+    return 100 * count["wrong"] / count["applies"]
