@@ -27,11 +27,15 @@ class Response:
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """``dtype`` of ``hardware.rollout_dtype`` is that of training. ``temperature`` 0 is greedy."""
+    """``dtype`` of ``hardware.rollout_dtype`` is that of training. ``temperature`` 0 is greedy.
+
+    ``samples`` is the number of responses to a prompt.
+    """
 
     model_name: str
     max_response_length: int = 1024
     temperature: float = 0.0
+    samples: int = 1
     seed: int = 0
     dtype: str = "float32"
     gpu_memory_utilization: float = 0.9
@@ -65,7 +69,7 @@ class Generator:
             raise InputError(f"the tokenizer of {model} has no chat template; choose an instruct model")
 
     def __call__(self, prompts: Sequence[list[dict[str, str]]]) -> list[Response]:
-        """One response a prompt (a list of chat messages), in the order of ``prompts``.
+        """``samples`` responses a prompt (a list of chat messages), in the order of ``prompts``.
 
         Prompts and responses are converted to and from tokens as verl's rollout and reward manager do it. A prompt that
         fills the model's context gets an empty response, and is counted on stderr; one that leaves less than
@@ -91,10 +95,14 @@ class Generator:
                 raise InputError(f"{problem}; {remedy}")
             print(f"warning: {problem}, and count as answered wrongly; {remedy}", file=sys.stderr)
         responses = iter(self._respond(fitting, min(room, longest + self.options.max_response_length)))
-        return [next(responses) if len(ids) < room else Response("", 0, TOO_LONG) for ids in token_ids]
+        return [
+            next(responses) if len(ids) < room else Response("", 0, TOO_LONG)
+            for ids in token_ids
+            for _ in range(self.options.samples)
+        ]
 
     def _respond(self, token_ids: list[list[int]], max_model_len: int) -> list[Response]:
-        """One response a prompt; both together have at most ``max_model_len`` tokens."""
+        """``samples`` responses a prompt; prompt and response together have at most ``max_model_len`` tokens."""
         # Defaults that vLLM reads when it is imported: log errors only, and 1 GiB of KV cache on a CPU.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -115,13 +123,14 @@ class Generator:
             **hardware,
         )
         sampling = SamplingParams(
+            n=self.options.samples,
             temperature=self.options.temperature,
             max_tokens=self.options.max_response_length,
             seed=self.options.seed,
             detokenize=False,
         )
         outputs = engine.generate([{"prompt_token_ids": ids} for ids in token_ids], sampling)
-        completions = [output.outputs[0] for output in outputs]
+        completions = [completion for output in outputs for completion in output.outputs]
         return [
             Response(
                 text=self.tokenizer.decode(completion.token_ids, skip_special_tokens=True),

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 
 import ray
+import torch
 import transfer_queue as tq
 from omegaconf import DictConfig, OmegaConf
 from tensordict import TensorDict
@@ -22,6 +23,7 @@ FIELDS = ("uid", "responses", "data_source", "extra_fields", "metrics")
 # Of the run's folder.
 BASELINE_FILE = "monitor_baseline.json"
 POLL_S = 0.5  # how often a step looks whether its rollouts are complete; verl's 2 s are a good part of a short step
+ROUNDING = 1e-6  # of the mean of equal rewards, which an advantage of zero may differ by
 MAX_DRAWN = 20  # batches of prompts that one step may draw in place of those that DAPO drops
 LONGER_PROMPTS = "raise recipe.max_prompt_length and recipe.max_length"
 MAX_RESTARTS = 10  # of a reward worker; one that dies more often has a cause that a restart does not mend
@@ -82,6 +84,37 @@ class MonitoredTrainer(PPOTrainerSync):
         extra = _rollouts(batch, ["extra_fields"]).pop("extra_fields").tolist()
         check_graded(f"step {self.global_steps}", [fields.get("reward_extra_info", {}) for fields in extra])
         return super()._compute_advantage(batch, metrics=metrics)
+
+    def _update_actor(self, batch, metrics):
+        """verl's update, without the answers whose gradient is zero where that is known before: those of equal rewards."""
+        actor = self.config.actor_rollout_ref.actor
+        one_update = actor.ppo_mini_batch_size == self.config.data.train_batch_size
+        if actor.use_kl_loss or actor.entropy_coeff or actor.loss_agg_mode != "token-mean" or not one_update:
+            return super()._update_actor(batch, metrics=metrics)
+        data = tq.kv_batch_get(
+            keys=batch.keys, partition_id=batch.partition_id, select_fields=["advantages", "response_mask"]
+        )
+        advantages, masks = data["advantages"].unbind(), data["response_mask"].unbind()
+        kept = [row for row, advantage in enumerate(advantages) if advantage.abs().max() > ROUNDING]
+        metrics["actor/answers_with_advantage"] = len(kept) / len(advantages)
+        if len(kept) in (0, len(advantages)):
+            return super()._update_actor(batch, metrics=metrics)
+
+        # verl divides the loss by the number of answer tokens, which are fewer now. PPO's clipped loss is proportional to
+        # the advantage, so this factor keeps loss and gradient those of the whole batch.
+        factor = float(sum(masks[row].sum() for row in kept) / sum(mask.sum() for mask in masks))
+        keys = [batch.keys[row] for row in kept]
+        self._put_advantages(batch.partition_id, keys, [factor * advantages[row] for row in kept])
+        padded = self._balance_batch(batch.select_keys(keys), metrics={})
+        super()._update_actor(padded, metrics=metrics)
+        self._put_advantages(batch.partition_id, keys, [advantages[row] for row in kept])  # which verl logs
+        if padding := [key for key in padded.keys if key not in {*keys}]:
+            tq.kv_clear(keys=padding, partition_id=batch.partition_id)
+        return batch
+
+    def _put_advantages(self, partition: str, keys: list[str], advantages: list[torch.Tensor]) -> None:
+        nested = torch.nested.as_nested_tensor(advantages, layout=torch.jagged)
+        tq.kv_batch_put(keys=keys, partition_id=partition, fields=TensorDict({"advantages": nested}, len(keys)))
 
     def _val_metrics_update(self, data_sources, sample_uids, reward_extra_infos_dict, sample_turns):
         keys, columns = reward_extra_infos_dict.keys(), reward_extra_infos_dict.values()

@@ -8,6 +8,7 @@ export PRESET=${PRESET#ecg/}
 OUTPUT_DIR=${OUTPUT_DIR:-outputs/ecg_$PRESET}   # everything the run writes
 SEED=${SEED:-0}                                 # of the start weights (tiny), the split, and training
 ECG_DATA=${ECG_DATA:-}                          # checkout of ECG-Expert-QA; empty: demo questions
+ECG_TEACHER=${ECG_TEACHER:-}                    # JSON file of unverified answers for SFT; empty: by the preset
 ADAPTER=${ADAPTER:-$([ "$PRESET" = tiny ] && echo full || echo lora)} # lora or full, of SFT and GRPO alike
 THINK=${THINK:-}                                # 1: reasoning in <think>, then <answer>, which alone is graded
 HARDWARE_CONFIG=${HARDWARE_CONFIG:-}            # a file of configs/hardware for GRPO; empty: by what is there
@@ -29,16 +30,17 @@ SFT_CHOICES+=(sft_adapter="$ADAPTER")
 GRPO+=(adapter="$ADAPTER")
 
 ecg_data() { # raw data -> parquet, and the start model; sets START_MODEL
-  local raw=$ECG_DATA shares=()
-  same_data "$ECG_DATA" "$SEED" "$THINK" "$RECIPE_SFT_SHARE"
+  local raw=$ECG_DATA teacher=$ECG_TEACHER shares=()
+  [ -n "$teacher$ECG_DATA" ] || [ "$RECIPE_TEACHER_DEMO" != True ] || teacher=$OUTPUT_DIR/data/demo/teacher/answers.json
+  same_data "$ECG_DATA" "$SEED" "$THINK" "$RECIPE_SFT_SHARE" ${teacher:+"$teacher"}
   contents reward_fns/ecg_ontology.yaml configs/ecg_prompts/system.jinja configs/ecg_prompts/user.jinja
   if [ -n "$raw" ]; then
-    inputs "$raw"/*.json
+    inputs "$raw"/*.json ${ECG_TEACHER:+"$ECG_TEACHER"}
   else
     raw=$OUTPUT_DIR/data/demo
     stage demo_ecg "$raw" python -m data_prep.make_demo_ecg --out_dir "$raw"
     shares=(--valid_share 0.06 --test_share 0.2) # 1,000 test questions: 5 points are more than noise
   fi
   data_and_model "$PARQUET/grpo_train.parquet" python -m data_prep.ecg_expert_qa --data_dir "$raw" --out_dir "$PARQUET" \
-    --seed "$SEED" --sft_share "$RECIPE_SFT_SHARE" ${shares[@]+"${shares[@]}"} ${THINK:+--think}
+    --seed "$SEED" --sft_share "$RECIPE_SFT_SHARE" ${shares[@]+"${shares[@]}"} ${teacher:+--teacher_answers "$teacher"} ${THINK:+--think}
 }

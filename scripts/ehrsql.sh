@@ -8,17 +8,25 @@ OUTPUT_DIR=${OUTPUT_DIR:-outputs/ehrsql_$PRESET} # everything the run writes
 SEED=${SEED:-0}                                 # of the start weights (tiny), the share with gold SQL, and training
 EHRSQL_DATA=${EHRSQL_DATA:-}                    # folder with {train,valid,test}/{data,label}.json; empty: demo questions
 EHR_DB=${EHR_DB:-}                              # their SQLite database; empty: demo patients
+EHRSQL_TEACHER=${EHRSQL_TEACHER:-}              # label.json of unverified queries for SFT; empty: by the preset
 HARDWARE_CONFIG=${HARDWARE_CONFIG:-}            # a file of configs/hardware for GRPO; empty: by what is there
 # ----------------------------------------------------------------------------------------------------------------------
 
 choose "$PRESET"
 
 ehrsql_data() { # raw data -> database -> questions -> parquet, and the start model; sets DATABASE and START_MODEL
-  local data=$OUTPUT_DIR/data questions=$EHRSQL_DATA
+  local data=$OUTPUT_DIR/data questions=$EHRSQL_DATA teacher=$EHRSQL_TEACHER imitated=()
+  [ -n "$teacher$EHRSQL_DATA" ] || [ "$RECIPE_TEACHER_DEMO" != True ] || teacher=$data/questions/train/teacher.json
+  if [ -n "$teacher" ]; then # what SFT imitates
+    imitated=(--teacher_labels "$teacher")
+    case "$RECIPE_TEACHER_EXECUTING_ONLY" in True) imitated+=(--executing_only) ;; esac
+  else
+    imitated=(--gold_sql_share "$RECIPE_GOLD_SQL_SHARE")
+  fi
   DATABASE=$EHR_DB
-  same_data "$EHRSQL_DATA" "$EHR_DB" "$SEED" "$RECIPE_PROMPT" "$RECIPE_GOLD_SQL_SHARE"
+  same_data "$EHRSQL_DATA" "$EHR_DB" "$SEED" "$RECIPE_PROMPT" "${imitated[@]:1}"
   if [ -n "$EHRSQL_DATA" ]; then
-    inputs "$EHR_DB" "$EHRSQL_DATA"/*/*.json
+    inputs "$EHR_DB" "$EHRSQL_DATA"/*/*.json ${EHRSQL_TEACHER:+"$EHRSQL_TEACHER"}
   else
     questions=$data/questions DATABASE=$data/mimic_iv.sqlite
     stage demo_ehr "$data/mimic_iv_tree" python -m data_prep.make_demo_ehr --out_dir "$data/mimic_iv_tree"
@@ -29,5 +37,5 @@ ehrsql_data() { # raw data -> database -> questions -> parquet, and the start mo
       --train 6000
   fi
   data_and_model "$PARQUET/train.parquet" python -m data_prep.ehrsql --data_dir "$questions" --db "$DATABASE" \
-    --out_dir "$PARQUET" --seed "$SEED" --prompt "$RECIPE_PROMPT" --gold_sql_share "$RECIPE_GOLD_SQL_SHARE"
+    --out_dir "$PARQUET" --seed "$SEED" --prompt "$RECIPE_PROMPT" "${imitated[@]}"
 }

@@ -1,7 +1,7 @@
 # Sourced by every script: the repository as working folder, .env, and the facts that all scripts share.
 absolute_paths() { # what names a file or a folder, as seen from here
   local name
-  for name in ECG_DATA EHRSQL_DATA EHR_DB EHRSQL_DB OUTPUT_DIR VENV HF_HOME TMPDIR; do
+  for name in ECG_DATA ECG_TEACHER EHRSQL_DATA EHRSQL_TEACHER EHR_DB EHRSQL_DB OUTPUT_DIR VENV HF_HOME TMPDIR; do
     [ -z "${!name:-}" ] || export "$name=$(realpath -ms -- "${!name}")"
   done
 }
