@@ -2,7 +2,8 @@
 
 Registered with verl as ``trainer.v1.trainer_mode: monitored`` by importing this module. verl itself logs the reward
 function's score, but none of the other values that it returns, ends when a reward worker dies, trains on where the
-grader fails, and looks for ever for prompts whose answers earn different rewards (DAPO).
+grader fails, computes gradients that are zero, and looks for ever for prompts whose answers earn different
+rewards (DAPO).
 """
 
 from collections import Counter
@@ -86,7 +87,7 @@ class MonitoredTrainer(PPOTrainerSync):
         return super()._compute_advantage(batch, metrics=metrics)
 
     def _update_actor(self, batch, metrics):
-        """verl's update, without the answers whose gradient is zero where that is known before: those of equal rewards."""
+        """verl's update, without the answers whose gradient is known to be zero: those of groups of equal rewards."""
         actor = self.config.actor_rollout_ref.actor
         one_update = actor.ppo_mini_batch_size == self.config.data.train_batch_size
         if actor.use_kl_loss or actor.entropy_coeff or actor.loss_agg_mode != "token-mean" or not one_update:
@@ -100,8 +101,8 @@ class MonitoredTrainer(PPOTrainerSync):
         if len(kept) in (0, len(advantages)):
             return super()._update_actor(batch, metrics=metrics)
 
-        # verl divides the loss by the number of answer tokens, which are fewer now. PPO's clipped loss is proportional to
-        # the advantage, so this factor keeps loss and gradient those of the whole batch.
+        # verl divides the loss by the number of answer tokens, which are fewer now. PPO's clipped loss is proportional
+        # to the advantage, so this factor keeps loss and gradient those of the whole batch.
         factor = float(sum(masks[row].sum() for row in kept) / sum(mask.sum() for mask in masks))
         keys = [batch.keys[row] for row in kept]
         self._put_advantages(batch.partition_id, keys, [factor * advantages[row] for row in kept])

@@ -1,8 +1,9 @@
 """Attention over packed sequences, each sequence by itself.
 
-verl packs the sequences of a micro-batch one after the other into one row (``use_remove_padding``). On a GPU, flash-attn
-computes the attention of such a row sequence by sequence. transformers' ``sdpa`` computes it under a mask of
-(tokens x tokens), whose cost grows with the square of the row. Here the cost is that of the sequences, in long rows too.
+verl packs the sequences of a micro-batch one after the other into one row (``use_remove_padding``). On a GPU,
+flash-attn computes the attention of such a row sequence by sequence. transformers' ``sdpa`` computes it under a mask of
+(tokens x tokens), whose cost grows with the square of the row. Here the cost is that of the sequences, however many
+there are in a row.
 
 ``verl_cpu.external_lib`` registers ``packed_attention`` with transformers' ``AttentionInterface`` as ``NAME``, which
 ``configs/hardware/cpu.yaml`` and ``configs/sft_hardware/cpu.yaml`` choose (``attn_implementation``). transformers makes

@@ -122,6 +122,7 @@ class GroupAgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):
             answers, step = await self.group_client.generate_group(prompt_ids, sampling_params, n)
         with simple_timer("compute_score", timing):
             rewards = await self._rewards(prompt, prompt_ids, [answer for answer, _ in answers])
+        columns = {name: value for name, value in prompt.items() if name != "agent_name"}
         rows, tags = [], []
         for session_id, ((answer, logprobs), reward) in enumerate(zip(answers, rewards, strict=True)):
             output = AgentLoopOutput(
@@ -140,11 +141,10 @@ class GroupAgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):
                     "max_global_steps": step,
                     "turn_scores": [],
                     "tool_rewards": [],
-                    "raw_prompt": prompt["raw_prompt"],
                     "reward_extra_info": reward.get("reward_extra_info", {}),
                 },
             )
-            row = output.as_dict() | prompt | {"session_id": session_id}
+            row = output.as_dict() | columns | {"session_id": session_id}
             row.pop("multi_modal_data")
             row["loss_mask"] = row["response_mask"]
             row["input_ids"] = torch.cat([row["prompts"], row["responses"]])
