@@ -5,7 +5,7 @@ of one kind and polarity: within a family as many answers begin with "Yes" as wi
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from math import sqrt
@@ -37,13 +37,36 @@ class Fact:
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its answer; ``disease`` is "" except in complex diagnosis, ``fact`` is a fact's key."""
+    """A question with its answer: ``form`` with ``value`` in its slot ``{value}``, if it has one.
+
+    ``wrong`` values in that slot are certainly not true. ``disease`` is "" except in complex diagnosis, ``fact`` is a
+    fact's key.
+    """
 
     text: str
-    answer: str
+    form: str
     family: str
+    value: str = ""
+    wrong: tuple[str, ...] = ()
     fact: tuple[str, str] | None = None
     disease: str = ""
+
+    @property
+    def answer(self) -> str:
+        return sentence(self.form.format(value=self.value))
+
+
+@dataclass(frozen=True)
+class Stated:
+    """A statement on a patient: ``form``, ``value`` and ``wrong`` as in ``Question``, without a full stop."""
+
+    form: str
+    value: str
+    wrong: tuple[str, ...]
+
+    def answering(self, text: str, family: str, verdict: str) -> Question:
+        """The question ``text``, answered with this after ``verdict``: "yes, ", "no, " or ""."""
+        return Question(text, f"{verdict}{self.form}.", family, self.value, self.wrong)
 
 
 @dataclass(frozen=True)
@@ -130,7 +153,7 @@ def _rights(speaker: str, verdict: str) -> list[Question]:
     """All questions with the answer ``verdict`` ("yes" or "no") on what ``speaker`` may do."""
     entry = templates_file()["rights"][speaker]
     return [
-        Question(sentence(text.format(act=act)), sentence(f"{verdict}, {reason}."), f"rights {speaker}", (speaker, act))
+        Question(sentence(text.format(act=act)), f"{verdict}, {reason}.", f"rights {speaker}", fact=(speaker, act))
         for act, reason in entry[verdict].items()
         for text in entry["questions"]
     ]
@@ -148,8 +171,9 @@ def complex_questions(count: int, rng: np.random.Generator) -> list[Question]:
         for part, fact in (("leads", wall), ("sign", disorder)):
             for text in texts[part]:
                 question = sentence(text.format(disease=disease))
-                answer = sentence(_statement(fact, rng.integers(2)))
-                questions.append(Question(question, answer, f"complex {part}", fact.key, sentence(disease)))
+                form = _statement(fact, rng.integers(2))
+                family = f"complex {part}"
+                questions.append(Question(question, form, family, fact.value, fact.wrong, fact.key, sentence(disease)))
     return _take(questions, count, rng, lambda item: item.disease)
 
 
@@ -174,8 +198,10 @@ def _open_questions(fact: Fact, rng: np.random.Generator) -> list[Question]:
     return [
         Question(
             sentence(text.format(entity=fact.entity)),
-            sentence(_statement(fact, rng.integers(2))),
+            _statement(fact, rng.integers(2)),
             f"{fact.attribute} open",
+            fact.value,
+            fact.wrong,
             fact.key,
         )
         for text in templates_file()["attributes"][fact.attribute]["questions"]
@@ -190,8 +216,10 @@ def _yes_no_pairs(fact: Fact, rng: np.random.Generator) -> list[tuple[Question, 
         yes, no = (
             Question(
                 sentence(text.format(entity=fact.entity, value=value)),
-                sentence(f"{verdict}, {_statement(fact, 0)}"),
+                f"{verdict}, {_statement(fact, 0)}",
                 f"{fact.attribute} yes/no",
+                fact.value,
+                fact.wrong,
                 fact.key,
             )
             for verdict, value in stated.items()
@@ -201,8 +229,9 @@ def _yes_no_pairs(fact: Fact, rng: np.random.Generator) -> list[tuple[Question, 
 
 
 def _statement(fact: Fact, form: int) -> str:
+    """The statement of a fact with the slot ``{value}``."""
     texts = templates_file()["attributes"][fact.attribute]["statements"]
-    return texts[form].format(entity=fact.entity, value=fact.value) + "."
+    return texts[form].format(entity=fact.entity, value="{value}") + "."
 
 
 # Patients
@@ -258,7 +287,7 @@ def ecg_question(kind: str, yes: bool, subject_id: int, rng: np.random.Generator
     stated = overall(patient) if kind in ("diagnosis", "finding") else value_meaning(name, patient.values[name])
     text = one_of(templates_file()["ecg_questions"][kind], rng)
     slots = measurement_slots(patient, name) | {"finding": finding}
-    return patient, Question(sentence(text.format(**slots)), sentence(f"{verdict}{stated}."), f"ECG {kind}")
+    return patient, stated.answering(sentence(text.format(**slots)), f"ECG {kind}", verdict)
 
 
 def dialogue(yes: bool, turns: int, subject_id: int, rng: np.random.Generator) -> tuple[str, list[Question]]:
@@ -267,34 +296,61 @@ def dialogue(yes: bool, turns: int, subject_id: int, rng: np.random.Generator) -
     patient = draw_patient(subject_id, rng, None if yes else (name, abnormal))
     texts, forms = templates_file()["dialogue"], templates_file()["patient_answers"]
     slots = measurement_slots(patient, name)
+    entry, shown = measurements()[name], overall(patient)
+    own_value = forms["own_value"].format(name=entry["name"], value="{value} " + entry["unit"])
+    limits = forms["limits"].format(name=entry["name"], range="{value}")
     answers = {
-        "all_normal": f"{'yes' if yes else 'no'}, {overall(patient)}",
-        "value": forms["own_value"].format(**slots),
-        "limits": forms["limits"].format(**slots),
-        "diagnosis": overall(patient),
+        "all_normal": shown,
+        "value": Stated(own_value, str(patient.values[name]), other_values(name, patient.values[name])),
+        "limits": Stated(limits, entry["range"], tuple(entry["wrong_ranges"])),
+        "diagnosis": shown,
     }
+    verdicts = {"all_normal": "yes, " if yes else "no, "}
     first, *later = texts["turns"]
     chosen = sorted(rng.choice(len(later), turns - 1, replace=False))
     questions = [
-        Question(
-            sentence(one_of(texts["turns"][turn], rng).format(**slots)), sentence(f"{answers[turn]}."), f"turn {turn}"
+        answers[turn].answering(
+            sentence(one_of(texts["turns"][turn], rng).format(**slots)), f"turn {turn}", verdicts.get(turn, "")
         )
         for turn in (first, *(later[index] for index in chosen))
     ]
     return sentence(texts["context"].format(complaint=one_of(texts["complaints"], rng), **slots)), questions
 
 
-def overall(patient: Patient) -> str:
+def overall(patient: Patient) -> Stated:
     """The statement on the whole ECG."""
     forms = templates_file()["patient_answers"]
-    return forms["abnormal"].format(finding=patient.finding) if patient.finding else forms["all_normal"]
+    if patient.finding:
+        others = tuple(finding for finding in findings() if finding != patient.finding)
+        return Stated(forms["abnormal"].format(finding="{value}"), patient.finding, others)
+    return Stated(forms["all_normal"].format(normal="{value}"), "normal", cases(findings()))
 
 
-def value_meaning(name: str, value: int) -> str:
+def value_meaning(name: str, value: int) -> Stated:
     """The statement on one measurement."""
-    finding = finding_of(name, value)
-    form = templates_file()["patient_answers"]["value_abnormal" if finding else "value_normal"]
-    return form.format(name=measurements()[name]["name"], value=with_unit(name, value), finding=finding)
+    forms, finding = templates_file()["patient_answers"], finding_of(name, value)
+    slots = {"name": measurements()[name]["name"], "value": with_unit(name, value)}
+    if finding:
+        others = tuple(other for other in findings() if other != finding)
+        return Stated(forms["value_abnormal"].format(**slots, finding="{value}"), finding, others)
+    own = measurements()[name]["finding"].values()
+    return Stated(forms["value_normal"].format(**slots, normal="{value}"), "normal", cases(own))
+
+
+def findings() -> list[str]:
+    """All abnormal findings."""
+    return [measurements()[name]["finding"][abnormal] for name, abnormal in abnormal_levels()]
+
+
+def cases(found: Iterable[str]) -> tuple[str, ...]:
+    """What to say in place of "normal" for each finding."""
+    return tuple(templates_file()["patient_answers"]["case"].format(finding=finding) for finding in found)
+
+
+def other_values(name: str, value: int) -> tuple[str, ...]:
+    """Values of a measurement that are clearly another level than ``value``: the ends of what is drawn for it."""
+    drawn = measurements()[name]["draw"]
+    return tuple(str(end) for other, ends in drawn.items() if other != level(name, value) for end in ends)
 
 
 def measurement_slots(patient: Patient, name: str) -> dict[str, str]:

@@ -2,29 +2,33 @@
 
 ``sft_train.parquet`` and ``sft_valid.parquet`` hold one dialogue a row (``messages``) for verl's SFT trainer;
 ``grpo_train.parquet``, ``grpo_valid.parquet`` and ``grpo_test.parquet`` hold one question a row in the shape that its
-RL trainer reads, the earlier turns of a dialogue as chat history. ``manifest.json`` is renamed into place last: where
-it stands, the other files are complete.
+RL trainer reads, the earlier turns of a dialogue as chat history. With a teacher's answers to some train questions
+``sft_train.parquet`` holds these, unverified, and ``grpo_train.parquet`` the other questions. ``manifest.json`` is
+renamed into place last: where it stands, the other files are complete.
 """
 
 import argparse
 import multiprocessing
 import os
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import track
 
 from data_prep.atomic import check_folder
 from data_prep.checksum import sha256_file
+from data_prep.ecg_ids import question_ids, record_id
 from data_prep.ecg_prompts import PROMPT_FILES, ChatBuilder
 from data_prep.ecg_report import SPLITS, category_counts, print_report
-from data_prep.ecg_rows import Question, ask, grpo_row, record_id, sft_row
+from data_prep.ecg_rows import ask, grpo_row, sft_row
 from data_prep.ecg_source import SCHEMAS, Record, read_file
 from data_prep.ecg_split import assign_groups, group_records
+from data_prep.ecg_teacher import check_ids, grade_answer, read_answers, teacher_counts, with_answers
 from data_prep.ecg_turns import fold
 from data_prep.ehrsql_report import TokenCounter, WordCounter
 from data_prep.errors import InputError
@@ -32,6 +36,7 @@ from data_prep.parquet import write_parquet
 
 PARQUET_NAMES = ("sft_train", "sft_valid", "grpo_train", "grpo_valid", "grpo_test")
 ROWS_PER_PROCESS = 1_000  # a process takes seconds to start, a row hundredths of one
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Options:
     data_dir: Path
     out_dir: Path
     sft_share: float = 1.0
+    teacher_answers: Path | None = None
     valid_share: float = 0.1
     test_share: float = 0.1
     seed: int = 0
@@ -57,30 +63,39 @@ def prepare(options: Options, console: Console) -> None:
     """
     check_options(options)
     counter = TokenCounter(options.tokenizer) if options.tokenizer else WordCounter()
+    answers = read_answers(options.teacher_answers) if options.teacher_answers else {}
     records, dropped = read_files(options.data_dir, console)
     records, duplicates = drop_duplicates(records)
     groups = group_records(records)
     splits = split_records(records, groups, options)
+    ids = [record_id(record) for record in records]
     taught = draw_taught(records, groups, splits, options)
+    if options.teacher_answers:
+        taught = keep_answered(taught, records, ids, splits, answers, options)
 
     chat = ChatBuilder(options.think)
-    ids = [record_id(record) for record in records]
     group_names = name_groups(groups, ids)
     rows: dict[str, list[dict[str, Any]]] = {}
-    questions, graded = [], []
+    questions, graded, teacher_graded = [], [], []
     for position in range(len(records)):
-        record, split = records[position], splits[position]
+        record, id, split = records[position], ids[position], splits[position]
         answer_shown = split != "train" or position in taught
+        by_teacher = position in taught and bool(answers)
         if split != "test" and answer_shown:
-            rows.setdefault(f"sft_{split}", []).append(sft_row(record, chat))
-        asked = ask(record, ids[position], split, group_names[groups[position]], chat)
+            written = with_answers(record, id, answers) if by_teacher else record
+            rows.setdefault(f"sft_{split}", []).append(sft_row(written, chat))
+        asked = ask(record, id, split, group_names[groups[position]], chat)
         questions += asked
-        if split != "train" or options.sft_share == 1 or not answer_shown:
+        if by_teacher:
+            teacher_graded += [(question, answers[question.id]) for question in asked]
+        elif split != "train" or options.sft_share == 1 or not answer_shown:
             graded += [(question, answer_shown) for question in asked]
-    for (question, _), row in zip(graded, make_rows(graded, console), strict=True):
+    made = in_processes(grpo_row, graded, "Extracting facts", console)
+    for (question, _), row in zip(graded, made, strict=True):
         rows.setdefault(f"grpo_{question.split}", []).append(row)
 
-    inputs = [*PROMPT_FILES, *(options.data_dir / schema.file for schema in SCHEMAS if schema.id in dropped)]
+    inputs = [*PROMPT_FILES, *filter(None, [options.teacher_answers])]
+    inputs += (options.data_dir / schema.file for schema in SCHEMAS if schema.id in dropped)
     manifest = {
         "options": {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()},
         "inputs": {str(path): sha256_file(path) for path in inputs},
@@ -90,6 +105,9 @@ def prepare(options: Options, console: Console) -> None:
             "largest": max(Counter(question.group for question in questions).values()),
         },
     }
+    if options.teacher_answers:
+        grades = in_processes(grade_answer, teacher_graded, "Grading the teacher's answers", console)
+        manifest["teacher"] = teacher_counts(grades)
     write_parquet(options.out_dir, PARQUET_NAMES, rows, manifest)
     print_report(console, manifest, counter.unit)
 
@@ -185,16 +203,46 @@ def draw_taught(records: list[Record], groups: list[int], splits: list[str], opt
     return {position for position, side in zip(train, sides, strict=True) if side == "taught"}
 
 
-def make_rows(graded: list[tuple[Question, bool]], console: Console) -> list[dict[str, Any]]:
-    """``grpo_row`` of each question, in order; many in several processes, since each reference is read and embedded."""
-    processes = min(os.cpu_count() or 1, len(graded) // ROWS_PER_PROCESS)
+def keep_answered(
+    taught: set[int],
+    records: list[Record],
+    ids: list[str],
+    splits: list[str],
+    answers: dict[str, str],
+    options: Options,
+) -> set[int]:
+    """Those of the positions ``taught`` whose questions the teacher answers, all of a record's.
+
+    Raises:
+        InputError: an id in ``answers`` is of no question, there are none of them, or no other train record is left.
+    """
+    asked = [question_ids(record, id) for record, id in zip(records, ids, strict=True)]
+    check_ids(options.teacher_answers, answers, {id for record_ids in asked for id in record_ids})
+    answered = {position for position in taught if all(id in answers for id in asked[position])}
+    path, train = options.teacher_answers, splits.count("train")
+    if not answered:
+        raise InputError(
+            f"{path} answers none of the {len(taught)} train records drawn for SFT in full; write answers to questions "
+            "of grpo_train.parquet, made with the same --seed and shares"
+        )
+    if len(answered) == train:
+        raise InputError(
+            f"{path} answers all {train} train records, which leaves none for GRPO; give an --sft_share below 1, or "
+            "fewer answers"
+        )
+    return answered
+
+
+def in_processes(function: Callable[..., T], arguments: list[tuple], title: str, console: Console) -> list[T]:
+    """``function`` of each tuple, in order; of many in several processes, since each reads and embeds a reference."""
+    processes = min(os.cpu_count() or 1, len(arguments) // ROWS_PER_PROCESS)
     if processes < 2:
-        return [grpo_row(*each) for each in track(graded, "Extracting facts", console=console)]
+        return [function(*each) for each in track(arguments, title, console=console)]
     # Not forked: torch's threads would be copied in any state.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, initializer=_use_one_thread) as pool:
-        made = pool.map(grpo_row, *zip(*graded, strict=True), chunksize=50)
-        return list(track(made, "Extracting facts", len(graded), console=console))
+        made = pool.map(function, *zip(*arguments, strict=True), chunksize=50)
+        return list(track(made, title, len(arguments), console=console))
 
 
 def _use_one_thread() -> None:
@@ -226,6 +274,12 @@ def main(argv: list[str] | None = None) -> None:
         default=1.0,
         help="share of the train questions that comes with written answers (sft_train.parquet); below 1 the others, "
         "whose written answer the grader alone sees, make grpo_train.parquet; at 1 both files hold all questions",
+    )
+    option(
+        "--teacher_answers",
+        type=Path,
+        help="JSON object, question id to a teacher's unverified answer: those in that share make sft_train.parquet, "
+        "all other train questions make grpo_train.parquet",
     )
     option("--valid_share", type=float, default=0.1, help="share of the questions for validation")
     option("--test_share", type=float, default=0.1, help="share of the questions for the test")

@@ -108,6 +108,11 @@ def print_report(console: Console, manifest: dict[str, Any], unit: str) -> None:
     console.print(
         f"{groups['number']:,} groups that the split keeps whole, the largest of {groups['largest']:,} questions"
     )
+    if teacher := manifest.get("teacher"):
+        console.print(
+            f"teacher: {teacher['answers']:,} answers for SFT, mean correctness {teacher['correctness']:.1%}; "
+            f"{teacher['correct']:,} are correct, {teacher['contradicting']:,} contradict a key fact"
+        )
     for name, output in manifest["outputs"].items():
         console.print(f"{name}: {output['rows']:,} rows")
     console.print(f"Wrote {manifest['options']['out_dir']}/manifest.json")

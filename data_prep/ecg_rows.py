@@ -1,10 +1,9 @@
 """Records of ECG-Expert-QA as rows for verl's trainers."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
+from data_prep.ecg_ids import question_id
 from data_prep.ecg_prompts import ChatBuilder
 from data_prep.ecg_source import Record
 from data_prep.ecg_turns import Turn
@@ -23,19 +22,13 @@ class Question:
     group: str
 
 
-def record_id(record: Record) -> str:
-    """A name for the record that depends on what it holds alone, 16 hexadecimal digits."""
-    content = [record.schema.id, record.context, [(turn.question, turn.answer) for turn in record.turns]]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-
-
 def ask(record: Record, id: str, split: str, group: str, chat: ChatBuilder) -> list[Question]:
-    """The questions of a record, one for each turn that is asked; ``id`` gets the turn's number as a suffix."""
+    """The questions of a record, one for each turn that is asked; ``id`` is the record's."""
     questions = [turn.question for turn in record.turns]
     answers = [turn.answer for turn in record.turns]
     return [
         Question(
-            id=f"{id}-{number}",
+            id=question_id(id, number),
             record=record,
             turn=record.turns[number],
             prompt=chat.messages(record.context, questions[: number + 1], answers[:number]),

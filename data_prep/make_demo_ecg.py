@@ -1,13 +1,15 @@
 """A synthetic set of questions on electrocardiography, in the files and JSON shapes of ECG-Expert-QA.
 
 Facts, phrasings and answers are our own (``demo_ecg_facts.yaml``, ``demo_ecg_templates.yaml``); the patients are drawn
-at random. Of the dataset's eleven files it has the six named in ``FILES``.
+at random. Of the dataset's eleven files it has the six named in ``FILES``. ``teacher/answers.json`` holds a simulated
+teacher's answers to all questions by their ids.
 """
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,7 +26,11 @@ from data_prep.demo_ecg_sampler import (
     rights_questions,
     shuffled,
 )
+from data_prep.demo_ecg_teacher import HABITS, PROBABILITY, TeacherAnswer, check_teacher, teach
+from data_prep.demo_ecg_teacher import figures as teacher_figures
 from data_prep.demo_output import demo_output
+from data_prep.ecg_ids import question_id, record_id
+from data_prep.ecg_source import SCHEMAS, read_file
 from data_prep.errors import InputError
 
 FILES = {
@@ -36,44 +42,60 @@ FILES = {
     "MROD": "Medical inquiry, multiple rounds of dialogue between doctors and patients.json",
 }
 SHARES = {"EBK": 0.28, "CK": 0.38, "CD": 0.16, "PRTK": 0.06, "CMD": 0.06}  # of all questions; MROD has the rest
+TEACHER_FILE = Path("teacher") / "answers.json"  # in a folder of its own: it is no file of ECG-Expert-QA
 FEWEST = 100  # with fewer some kind of question would be missing
 
 
-def knowledge_records(file: str, count: int, rng: np.random.Generator) -> list[dict]:
+class Entry(NamedTuple):
+    """One record of a file, and the questions that it asks, in their order."""
+
+    record: dict
+    questions: tuple[Question, ...]
+
+
+def knowledge_entries(file: str, count: int, rng: np.random.Generator) -> list[Entry]:
     """Records ``{Q, A}`` of EBK or CK."""
-    return [_pair(question) for question in knowledge_questions(file, count, rng)]
+    return [Entry(_pair(question), (question,)) for question in knowledge_questions(file, count, rng)]
 
 
-def complex_records(count: int, rng: np.random.Generator) -> list[dict]:
+def complex_entries(count: int, rng: np.random.Generator) -> list[Entry]:
     """Records ``{Disease, Q, A}``."""
-    return [{"Disease": question.disease} | _pair(question) for question in complex_questions(count, rng)]
+    return [
+        Entry({"Disease": question.disease} | _pair(question), (question,))
+        for question in complex_questions(count, rng)
+    ]
 
 
-def rights_records(count: int, rng: np.random.Generator) -> list[dict]:
+def rights_entries(count: int, rng: np.random.Generator) -> list[Entry]:
     """Records ``{Question, Answer}``."""
-    return [{"Question": question.text, "Answer": question.answer} for question in rights_questions(count, rng)]
+    return [
+        Entry({"Question": question.text, "Answer": question.answer}, (question,))
+        for question in rights_questions(count, rng)
+    ]
 
 
-def ecg_records(count: int, rng: np.random.Generator) -> list[dict]:
+def ecg_entries(count: int, rng: np.random.Generator) -> list[Entry]:
     """Records of ECG fields with ``Q`` and ``A`` exchanged, as in ECG-Expert-QA: the question stands in ``A``."""
-    records: dict[str, dict] = {}
-    while len(records) < count:
-        number = len(records)
+    entries: dict[str, Entry] = {}
+    while len(entries) < count:
+        number = len(entries)
         kind, yes = ECG_KINDS[number % len(ECG_KINDS)], number // len(ECG_KINDS) % 2 == 0
         patient, question = ecg_question(kind, yes, FIRST_SUBJECT + number, rng)
-        if question.text not in records:
-            records[question.text] = ecg_fields(patient, rng) | {"Q": question.answer, "A": question.text}
-    return shuffled(list(records.values()), rng)
+        if question.text not in entries:
+            record = ecg_fields(patient, rng) | {"Q": question.answer, "A": question.text}
+            entries[question.text] = Entry(record, (question,))
+    return shuffled(list(entries.values()), rng)
 
 
-def dialogue_records(count: int, first_subject: int, rng: np.random.Generator) -> list[dict]:
+def dialogue_entries(count: int, first_subject: int, rng: np.random.Generator) -> list[Entry]:
     """Records ``{subject_id, result, QA: [{Q, A}, ...]}`` that hold ``count`` questions in turns of two or three."""
-    records = []
+    entries = []
     for number, turns in enumerate(_turn_counts(count, rng)):
         subject_id = first_subject + number
         context, questions = dialogue(number % 2 == 0, turns, subject_id, rng)
-        records.append({"subject_id": subject_id, "result": context, "QA": [_pair(item) for item in questions]})
-    return shuffled(records, rng)
+        record = {"subject_id": subject_id, "result": context, "QA": [_pair(item) for item in questions]}
+        entries.append(Entry(record, tuple(questions)))
+    return shuffled(entries, rng)
 
 
 def _pair(question: Question) -> dict[str, str]:
@@ -89,26 +111,26 @@ def _turn_counts(total: int, rng: np.random.Generator) -> list[int]:
     return counts
 
 
-def make_records(questions: int, rng: np.random.Generator) -> dict[str, list[dict]]:
-    """The records of each file by its id, with ``questions`` questions in all.
+def make_entries(questions: int, rng: np.random.Generator) -> dict[str, list[Entry]]:
+    """The entries of each file by its id, with ``questions`` questions in all.
 
     Raises:
         InputError: the templates do not make so many.
     """
     sizes = {file: 2 * round(questions * share / 2) for file, share in SHARES.items()}  # even, for as many yes as no
-    makers: dict[str, Callable[[int], list[dict]]] = {
-        "EBK": lambda count: knowledge_records("EBK", count, rng),
-        "CK": lambda count: knowledge_records("CK", count, rng),
-        "CD": lambda count: complex_records(count, rng),
-        "PRTK": lambda count: rights_records(count, rng),
-        "CMD": lambda count: ecg_records(count, rng),
+    makers: dict[str, Callable[[int], list[Entry]]] = {
+        "EBK": lambda count: knowledge_entries("EBK", count, rng),
+        "CK": lambda count: knowledge_entries("CK", count, rng),
+        "CD": lambda count: complex_entries(count, rng),
+        "PRTK": lambda count: rights_entries(count, rng),
+        "CMD": lambda count: ecg_entries(count, rng),
     }
     try:
-        records = {file: make(sizes[file]) for file, make in makers.items()}
+        entries = {file: make(sizes[file]) for file, make in makers.items()}
     except TooFew as error:
         raise InputError(f"--questions is {questions}; the templates do not make so many, ask for fewer") from error
     rest = questions - sum(sizes.values())
-    return records | {"MROD": dialogue_records(rest, FIRST_SUBJECT + sizes["CMD"], rng)}
+    return entries | {"MROD": dialogue_entries(rest, FIRST_SUBJECT + sizes["CMD"], rng)}
 
 
 def question_answers(file: str, records: list[dict]) -> list[tuple[str, str]]:
@@ -127,21 +149,47 @@ def figures(file: str, records: list[dict]) -> str:
     return f"{file}: {len(records)} records, {len(answers)} questions, {yes} yes, {no} no; {words:.1f} words an answer"
 
 
-def make_ecg(out_dir: str | Path, questions: int = 5000, seed: int = 0) -> dict[str, list[dict]]:
-    """Write the files to ``out_dir``; return their records by file id.
+def questions_by_id(folder: Path, entries: dict[str, list[Entry]]) -> dict[str, Question]:
+    """The questions of the files in ``folder`` by the ids that ``data_prep.ecg_expert_qa`` gives them."""
+    found = {}
+    for schema in SCHEMAS:
+        if schema.id in entries:
+            records, _ = read_file(folder / schema.file, schema)
+            for record, entry in zip(records, entries[schema.id], strict=True):
+                id = record_id(record)
+                found |= {question_id(id, number): question for number, question in enumerate(entry.questions)}
+    return found
+
+
+def make_ecg(
+    out_dir: str | Path,
+    questions: int = 5000,
+    seed: int = 0,
+    teacher_probability: float = PROBABILITY,
+    teacher_habits: Sequence[str] = tuple(HABITS),
+) -> tuple[dict[str, list[dict]], dict[str, TeacherAnswer]]:
+    """Write the files and the teacher's answers to ``out_dir``; return the records by file id, and the answers by id.
 
     Raises:
-        InputError: ``questions`` is too small or too large, ``seed`` is negative, ``out_dir`` holds something else.
+        InputError: ``questions`` is too small or too large, ``seed`` is negative, ``out_dir`` holds something else, the
+            teacher's probability or habits are no such thing.
     """
     if questions < FEWEST:
         raise InputError(f"--questions is {questions}; it must be at least {FEWEST}")
     if seed < 0:
         raise InputError(f"--seed is {seed}; it must not be negative")
+    check_teacher(teacher_probability, teacher_habits)
     with demo_output(out_dir, "ecg") as folder:
-        records = make_records(questions, np.random.default_rng(seed))
+        entries = make_entries(questions, np.random.default_rng(seed))
+        records = {file: [entry.record for entry in file_entries] for file, file_entries in entries.items()}
         for file, name in FILES.items():
             (folder / name).write_text(json.dumps(records[file], indent=1), encoding="utf-8")
-    return records
+        asked = questions_by_id(folder, entries)
+        answers = teach(asked, teacher_probability, teacher_habits, seed)
+        (folder / TEACHER_FILE).parent.mkdir()
+        content = {id: answer.text for id, answer in answers.items()}
+        (folder / TEACHER_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return records, answers
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -153,9 +201,20 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out_dir", required=True, help="folder for the JSON files")
     parser.add_argument("--questions", type=int, default=5000, help="number of questions in all files together")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random generator")
+    parser.add_argument(
+        "--teacher_probability", type=float, default=PROBABILITY, help="of a teacher's habit where it applies"
+    )
+    parser.add_argument(
+        "--teacher_habits",
+        nargs="+",
+        default=list(HABITS),
+        help=" ".join(f"{name}: {habit.meaning}" for name, habit in HABITS.items()),
+    )
     args = parser.parse_args(argv)
-    for file, records in make_ecg(args.out_dir, args.questions, args.seed).items():
-        print(figures(file, records))
+    records, answers = make_ecg(args.out_dir, args.questions, args.seed, args.teacher_probability, args.teacher_habits)
+    for file, file_records in records.items():
+        print(figures(file, file_records))
+    print(teacher_figures(answers))
     print(f"questions: {args.out_dir}")
 
 

@@ -147,7 +147,7 @@ def test_rules_for_measurements(name, value, finding):
 
 
 def test_keys_are_those_of_ecg_expert_qa(folder, records):
-    assert {path.name for path in folder.iterdir()} == {*FILES.values(), "SYNTHETIC_ecg.txt"}
+    assert {path.name for path in folder.iterdir()} == {*FILES.values(), "teacher", "SYNTHETIC_ecg.txt"}
     for file, entries in records.items():
         assert all(set(entry) == KEYS[file] for entry in entries)
     for entry in records["MROD"]:
@@ -277,7 +277,7 @@ def test_same_seed_gives_the_same_bytes(folder, tmp_path):
 
 @pytest.mark.parametrize("questions", [100, 101, 103, 1234])
 def test_other_sizes(tmp_path, questions):
-    records = make_ecg(tmp_path / "ecg", questions)
+    records, _ = make_ecg(tmp_path / "ecg", questions)
     assert sum(len(question_answers(file, entries)) for file, entries in records.items()) == questions
     assert all(records.values())
 
@@ -306,4 +306,4 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
 def test_an_earlier_demo_is_replaced(tmp_path):
     for seed in (0, 1):
         make_ecg(tmp_path / "ecg", questions=100, seed=seed)
-    assert len(list((tmp_path / "ecg").iterdir())) == len(FILES) + 1
+    assert len(list((tmp_path / "ecg").iterdir())) == len(FILES) + 2
