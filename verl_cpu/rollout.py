@@ -5,7 +5,6 @@ its exception never reaches the sender and the run hangs for ever.
 """
 
 import asyncio
-import gc
 
 import zmq
 from verl.workers.rollout.vllm_rollout import ServerAdapter
@@ -18,7 +17,6 @@ class BoundedServerAdapter(ServerAdapter):
     """verl's vLLM adapter, with a deadline on each message of a weight update."""
 
     _update = None
-    _frozen = False
 
     async def _execute_method(self, method, *args, **kwargs):
         result = await super()._execute_method(method, *args, **kwargs)
@@ -28,9 +26,6 @@ class BoundedServerAdapter(ServerAdapter):
 
     async def update_weights(self, *args, **kwargs):
         """Raises: RuntimeError, chained to the receiver's own error where vLLM reports one in time."""
-        if not self._frozen:  # as verl_cpu.external_lib does: by now the model and the trainer are loaded too
-            gc.freeze()
-            self._frozen = True
         # Default options apply to sockets made later: verl's sender makes one for each update.
         context = zmq.Context.instance()
         context.setsockopt(zmq.SNDTIMEO, UPDATE_TIMEOUT_S * 1000)  # the receiver never connects
