@@ -23,7 +23,7 @@ from recipes.monitor import Drift, TrainingFailed, check_graded, rollout_metrics
 FIELDS = ("uid", "responses", "data_source", "extra_fields", "metrics")
 # Of the run's folder.
 BASELINE_FILE = "monitor_baseline.json"
-POLL_S = 0.5  # how often a step looks whether its rollouts are complete; verl's 2 s are a good part of a short step
+POLL_S = 0.2  # how often a step looks whether its rollouts are complete; verl's 2 s are a good part of a short step
 ROUNDING = 1e-6  # of the mean of equal rewards, which an advantage of zero may differ by
 MAX_DRAWN = 20  # batches of prompts that one step may draw in place of those that DAPO drops
 LONGER_PROMPTS = "raise recipe.max_prompt_length and recipe.max_length"
@@ -87,10 +87,14 @@ class MonitoredTrainer(PPOTrainerSync):
         return super()._compute_advantage(batch, metrics=metrics)
 
     def _update_actor(self, batch, metrics):
-        """verl's update, without the answers whose gradient is known to be zero: those of groups of equal rewards."""
+        """verl's update, without the answers whose gradient is known to be zero: those of groups of equal rewards.
+
+        ``actor/entropy_loss``, ``actor/ppo_kl`` and ``actor/pg_clipfrac`` are then means over the answers that are left.
+        """
         actor = self.config.actor_rollout_ref.actor
         one_update = actor.ppo_mini_batch_size == self.config.data.train_batch_size
-        if actor.use_kl_loss or actor.entropy_coeff or actor.loss_agg_mode != "token-mean" or not one_update:
+        plain = actor.policy_loss.loss_mode == "vanilla" and actor.loss_agg_mode == "token-mean"
+        if actor.use_kl_loss or actor.entropy_coeff or not plain or not one_update:
             return super()._update_actor(batch, metrics=metrics)
         data = tq.kv_batch_get(
             keys=batch.keys, partition_id=batch.partition_id, select_fields=["advantages", "response_mask"]

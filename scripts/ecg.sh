@@ -31,11 +31,13 @@ GRPO+=(adapter="$ADAPTER")
 
 ecg_data() { # raw data -> parquet, and the start model; sets START_MODEL
   local raw=$ECG_DATA teacher=$ECG_TEACHER shares=()
+  yes_or_no recipe.teacher.demo "$RECIPE_TEACHER_DEMO"
   [ -n "$teacher$ECG_DATA" ] || [ "$RECIPE_TEACHER_DEMO" != True ] || teacher=$OUTPUT_DIR/data/demo/teacher/answers.json
   same_data "$ECG_DATA" "$SEED" "$THINK" "$RECIPE_SFT_SHARE" ${teacher:+"$teacher"}
   contents reward_fns/ecg_ontology.yaml configs/ecg_prompts/system.jinja configs/ecg_prompts/user.jinja
+  [ -z "$ECG_TEACHER" ] || inputs "$ECG_TEACHER"
   if [ -n "$raw" ]; then
-    inputs "$raw"/*.json ${ECG_TEACHER:+"$ECG_TEACHER"}
+    inputs "$raw"/*.json
   else
     raw=$OUTPUT_DIR/data/demo
     stage demo_ecg "$raw" python -m data_prep.make_demo_ecg --out_dir "$raw"

@@ -5,7 +5,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
 # --- adjust these, or set them in the environment or in .env ----------------------------------------------------------
 export PRESET=${PRESET:-tiny}                   # a file of configs/preset
 OUTPUT_DIR=${OUTPUT_DIR:-outputs/ehrsql_$PRESET} # everything the run writes
-SEED=${SEED:-0}                                 # of the start weights (tiny), the share with gold SQL, and training
+SEED=${SEED:-0}                                 # of the start weights (tiny), training, and the share with gold SQL
 EHRSQL_DATA=${EHRSQL_DATA:-}                    # folder with {train,valid,test}/{data,label}.json; empty: demo questions
 EHR_DB=${EHR_DB:-}                              # their SQLite database; empty: demo patients
 EHRSQL_TEACHER=${EHRSQL_TEACHER:-}              # label.json of unverified queries for SFT; empty: by the preset
@@ -16,6 +16,8 @@ choose "$PRESET"
 
 ehrsql_data() { # raw data -> database -> questions -> parquet, and the start model; sets DATABASE and START_MODEL
   local data=$OUTPUT_DIR/data questions=$EHRSQL_DATA teacher=$EHRSQL_TEACHER imitated=()
+  yes_or_no recipe.teacher.demo "$RECIPE_TEACHER_DEMO"
+  yes_or_no recipe.teacher.executing_only "$RECIPE_TEACHER_EXECUTING_ONLY"
   [ -n "$teacher$EHRSQL_DATA" ] || [ "$RECIPE_TEACHER_DEMO" != True ] || teacher=$data/questions/train/teacher.json
   if [ -n "$teacher" ]; then # what SFT imitates
     imitated=(--teacher_labels "$teacher")
@@ -25,8 +27,9 @@ ehrsql_data() { # raw data -> database -> questions -> parquet, and the start mo
   fi
   DATABASE=$EHR_DB
   same_data "$EHRSQL_DATA" "$EHR_DB" "$SEED" "$RECIPE_PROMPT" "${imitated[@]:1}"
+  [ -z "$EHRSQL_TEACHER" ] || inputs "$EHRSQL_TEACHER"
   if [ -n "$EHRSQL_DATA" ]; then
-    inputs "$EHR_DB" "$EHRSQL_DATA"/*/*.json ${EHRSQL_TEACHER:+"$EHRSQL_TEACHER"}
+    inputs "$EHR_DB" "$EHRSQL_DATA"/*/*.json
   else
     questions=$data/questions DATABASE=$data/mimic_iv.sqlite
     stage demo_ehr "$data/mimic_iv_tree" python -m data_prep.make_demo_ehr --out_dir "$data/mimic_iv_tree"

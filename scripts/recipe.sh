@@ -61,6 +61,10 @@ data_and_model() { # TRAIN_FILE COMMAND...: data preparation and the start model
   fi
 }
 
+yes_or_no() { # KEY VALUE: of a setting, as Python prints it
+  case "$2" in True | False) ;; *) die "$1=$2: use true or false" ;; esac
+}
+
 rows() { # PARQUET_FILE: how many it has
   python -c "import sys; from pyarrow.parquet import read_metadata; print(read_metadata(sys.argv[1]).num_rows)" "$1"
 }

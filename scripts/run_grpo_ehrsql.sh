@@ -12,11 +12,8 @@ ehrsql_data
 TEST_SET=$PARQUET/test.parquet
 [ -f "$TEST_SET" ] || TEST_SET=$PARQUET/valid.parquet # EHRSQL's test labels may be missing
 check_test_set "$TEST_SET"
-case "$RECIPE_SFT_ENABLED" in
-  True) train_sft "$PARQUET/valid.parquet" ;;
-  False) ;;
-  *) die "recipe.sft.enabled=$RECIPE_SFT_ENABLED: use true or false" ;;
-esac
+yes_or_no recipe.sft.enabled "$RECIPE_SFT_ENABLED"
+[ "$RECIPE_SFT_ENABLED" = False ] || train_sft "$PARQUET/valid.parquet"
 train_grpo "$PARQUET/train.parquet" "$PARQUET/valid.parquet" ${OVERRIDES[@]+"${OVERRIDES[@]}"}
 
 EVALUATE=(python -m recipes.evaluate --dataset_path "$TEST_SET" --db_path "$DATABASE"

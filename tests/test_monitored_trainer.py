@@ -159,6 +159,7 @@ def test_answers_without_an_advantage_are_left_out_of_the_update_with_the_same_g
         "actor_rollout_ref.actor.entropy_coeff=0.01",
         "actor_rollout_ref.actor.ppo_mini_batch_size=16",
         "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean",
+        "actor_rollout_ref.actor.policy_loss.loss_mode=clip_cov",
     ],
 )
 def test_all_answers_train_where_one_without_an_advantage_has_a_gradient_or_counts(monkeypatch, tmp_path, override):

@@ -76,7 +76,7 @@ class Client:
 def worker(cls):
     made = object.__new__(cls)
     made.config, made.tokenizer, made.processor = config, tokenizer, None
-    made.rollout_config, made.distillation_enabled = config.actor_rollout_ref.rollout, False
+    made.rollout_config, made.distillation_enabled, made.other_way = config.actor_rollout_ref.rollout, False, False
     made.rollout_config.n = 3
     made.llm_client = made.group_client = Client()
     made.dataset_cls, made.tools = RLHFDataset, []

@@ -31,7 +31,10 @@ packed_attention.register()
 
 
 def _freeze_survivors(phase: str, info: dict) -> None:
-    """A callback of the garbage collector: what the first full collections leave is there to stay."""
+    """A callback of the garbage collector, for its first full collections: what they leave is not looked at again.
+
+    Reference cycles among that are not freed any more.
+    """
     global _collections
     if phase == "stop" and info["generation"] == 2:
         gc.freeze()

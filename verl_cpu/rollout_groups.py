@@ -3,11 +3,13 @@
 verl makes an agent loop for each answer: each tokenises the prompt, asks the load balancer, calls vLLM's server, the
 reward worker and the transfer queue. For a model of some million parameters on a CPU those calls cost more than the
 tokens. Here a prompt makes one of each, vLLM samples the answers (``SamplingParams.n``) and reports them once, when the
-last one has ended. The answers' distribution, rewards and rows are the same (``tests/test_verl_cpu.py`` compares them).
+last one has ended. vLLM gets the same sampling parameters; rewards and rows are the same
+(``tests/test_rollout_groups.py``).
 
 ``configs/hardware/cpu.yaml`` chooses ``GroupAgentLoopManager`` (``agent_loop_manager_class``), and
-``verl_cpu.external_lib`` registers ``GroupReplica``, whose servers know ``generate_group``. Prompts for another agent
-loop than verl's ``single_turn_agent``, with images or other media, or with a teacher model take verl's own way.
+``verl_cpu.external_lib`` registers ``GroupReplica``, whose servers know ``generate_group``. verl's own way is left to
+prompts for another agent loop than ``single_turn_agent``, models that see images, distillation, greedy groups,
+``continuous_token``, ``full_determinism``, and prompts with a number of answers or a way of sampling of their own.
 """
 
 import logging
@@ -86,6 +88,14 @@ class GroupClient(LLMServerClient):
 class GroupAgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):
     def __init__(self, config, llm_client, *args, **kwargs):
         super().__init__(config, llm_client, *args, **kwargs)
+        rollout = config.actor_rollout_ref.rollout
+        special = (
+            self.processor,
+            self.distillation_enabled,
+            rollout.full_determinism,
+            config.data.continuous_token.enable,
+        )
+        self.other_way = self.processor is not None or self.distillation_enabled or token_way
         self.group_client = GroupClient(config, llm_client._load_balancer)
         self.single_turn = SingleTurnAgentLoop(
             trainer_config=DictConfigWrap(config=config),
@@ -100,17 +110,16 @@ class GroupAgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):
     async def _run_prompt(self, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool = False) -> None:
         validate = trajectory["validate"]
         rollout = self.config.actor_rollout_ref.rollout
-        n = prompt.get("__rollout_n__", rollout.val_kwargs.n if validate else rollout.n)
-        greedy = sampling_params["temperature"] == 0 or not prompt.get("__do_sample__", True)
-        single_turn = prompt["agent_name"] == "single_turn_agent" and self.processor is None
-        if not single_turn or self.distillation_enabled or (greedy and n > 1):
+        n = rollout.val_kwargs.n if validate else rollout.n
+        plain = prompt["agent_name"] == "single_turn_agent" and not {"__rollout_n__", "__do_sample__"} & prompt.keys()
+        if not plain or self.other_way or (sampling_params["temperature"] == 0 and n > 1):
             return await super()._run_prompt(prompt, sampling_params, trajectory, trace)
 
         partition = "val" if validate else "train"
         try:
             await self._run_group(prompt, sampling_params, n, partition)
             status = "finished"
-        except Exception:  # verl's own agent loops go on like this: the trainer draws another prompt
+        except Exception:  # as in verl the group counts as failed; verl would keep the answers that succeeded
             logger.exception(f"no answers to prompt {prompt['uid']}")
             status = "failure"
         await tq.async_kv_put(key=prompt["uid"], partition_id=partition, tag={"status": status})
