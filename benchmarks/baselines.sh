@@ -21,10 +21,11 @@ fine_tune() { # NAME PAIRS SECONDS PROMPTS: SFT from START_MODEL on PAIRS for SE
 }
 
 baselines() { # TRAIN_FILE PROMPTS THRESHOLD: both of them; THRESHOLD is the acc from which an own answer is right
-  local pairs=$OUTPUT_DIR/data/right_answers.parquet
+  local pairs=$OUTPUT_DIR/data/right_answers.parquet grpo_steps
+  grpo_steps=$(cat "$OUTPUT_DIR/grpo/latest_checkpointed_iteration.txt")
   fine_tune continued_sft "$PARQUET/sft_train.parquet" "$(seconds grpo)" "$2"
   stage right_answers "$pairs" python -m benchmarks.rejection_sampling --recipe "$RECIPE" --model_name "$START_MODEL" \
-    --dataset_path "$1" --questions $((RECIPE_GRPO_STEPS * RECIPE_GRPO_BATCH_SIZE)) --samples "$RECIPE_GRPO_ROLLOUTS" \
+    --dataset_path "$1" --questions $((grpo_steps * RECIPE_GRPO_BATCH_SIZE)) --samples "$RECIPE_GRPO_ROLLOUTS" \
     --max_response_length "$RECIPE_MAX_RESPONSE_LENGTH" --threshold "$3" --seed "$SEED" --out_file "$pairs"
   fine_tune rejection_sampling "$pairs" $(($(seconds grpo) - $(seconds right_answers))) "$2"
 }

@@ -7,7 +7,7 @@ export SEED=${SEED:-0} OUTPUT_DIR=${OUTPUT_DIR:-outputs/ecg_seed_${SEED:-0}}
 bash scripts/run_grpo_ecg.sh "$@"
 
 source scripts/ecg.sh
-recipe_start ecg_sft "${SFT_CHOICES[@]}"
+recipe_start ecg_sft "${CHOICES[@]}"
 ecg_data
 train_sft "$PARQUET/grpo_valid.parquet" # finished before: sets START_MODEL and what the stages below depend on
 EVALUATE=(python -m recipes.evaluate --recipe ecg --dataset_path "$PARQUET/grpo_test.parquet"

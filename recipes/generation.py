@@ -49,6 +49,8 @@ class Generator:
     """
 
     def __init__(self, options: GenerationOptions):
+        if options.samples > 1 and options.temperature == 0:
+            raise InputError(f"{options.samples} greedy responses to a prompt are equal; give a temperature above 0")
         model = options.model_name
         if Path(model).is_dir():
             if not (Path(model) / "config.json").is_file():

@@ -89,7 +89,7 @@ class MonitoredTrainer(PPOTrainerSync):
     def _update_actor(self, batch, metrics):
         """verl's update, without the answers whose gradient is known to be zero: those of groups of equal rewards.
 
-        ``actor/entropy_loss``, ``actor/ppo_kl`` and ``actor/pg_clipfrac`` are then means over the answers that are left.
+        ``actor/entropy_loss``, ``actor/ppo_kl`` and ``actor/pg_clipfrac`` are then means over the answers left.
         """
         actor = self.config.actor_rollout_ref.actor
         one_update = actor.ppo_mini_batch_size == self.config.data.train_batch_size

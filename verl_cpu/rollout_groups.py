@@ -89,13 +89,8 @@ class GroupAgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):
     def __init__(self, config, llm_client, *args, **kwargs):
         super().__init__(config, llm_client, *args, **kwargs)
         rollout = config.actor_rollout_ref.rollout
-        special = (
-            self.processor,
-            self.distillation_enabled,
-            rollout.full_determinism,
-            config.data.continuous_token.enable,
-        )
-        self.other_way = self.processor is not None or self.distillation_enabled or token_way
+        other_tokens = rollout.full_determinism or config.data.continuous_token.enable
+        self.other_way = self.processor is not None or self.distillation_enabled or other_tokens
         self.group_client = GroupClient(config, llm_client._load_balancer)
         self.single_turn = SingleTurnAgentLoop(
             trainer_config=DictConfigWrap(config=config),
