@@ -7,6 +7,9 @@ same number of rollouts, limits of length, temperature, learning rate, precision
 each time in processes of their own. TRL generates with transformers, all rollouts of a step at once, and lives in an
 environment of its own. Hydra overrides choose the preset and its sizes; TRL does not follow another ``algo``.
 
+verl's side leaves the answers of equal rewards out of the update, whose gradient is zero (recipes/monitored_trainer.py);
+TRL's computes it. The learning rate is constant on both sides.
+
 A step lasts from the end of the step before to its own end, on both sides. The first one, which warms up, is left out.
 A run's figure is the mean over its steps; the table shows the median over the repetitions and their range.
 
@@ -53,6 +56,7 @@ GRPO_METRICS = {
     "weight sync": ("timing_s/update_weights",),
     "longest wait for a reward": ("timing_s/reward/max",),
     "response_tokens": ("response_length/mean",),
+    "updated": ("actor/answers_with_advantage",),
 }
 SFT_METRICS = {"tokens": ("train/global_tokens",)}
 PARTS = ("generation", "reward", "update", "weight sync")  # those that add up, with "other", to a step
@@ -65,6 +69,7 @@ ROWS = {
     "other": "  other",
     "longest wait for a reward": "longest wait for a reward, s (in generation)",
     "response_tokens": "tokens of a rollout, mean",
+    "updated": "share of the rollouts in the update",
     "tokens": "tokens of a batch",
 }
 Step = dict[str, float]  # by the keys of ROWS
@@ -253,6 +258,7 @@ def measure_grpo(args: argparse.Namespace, folder: Path) -> tuple[dict, dict, di
         "chat_template_kwargs": OmegaConf.to_container(config.data.apply_chat_template_kwargs),
         **optimizer_settings(config.actor_rollout_ref.actor.optim),
     }
+    overrides += ["recipe.grpo.warmup_steps=0", "recipe.grpo.lr_scheduler=constant"]
     overrides += ["data.shuffle=False", "trainer.val_before_train=False"]
     overrides += [override(f"data.{key}_files", prompts) for key in ("train", "val")]
     overrides += [override("actor_rollout_ref.model.path", args.model)]

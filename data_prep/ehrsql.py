@@ -116,7 +116,8 @@ def prepare(options: Options, console: Console) -> None:
                 gold_shown = split != "train" or question.id in taught
                 row = rl_row(question, split, prompt, answer, status, options.reward_db or options.db, gold_shown)
                 rows.setdefault(split, []).append(row)
-            if question.id in taught if split == "train" else split == "valid" and answer != GOLD_FAILED:
+            imitated = question.id in taught if split == "train" else split == "valid" and answer != GOLD_FAILED
+            if imitated:
                 target = {"role": "assistant", "content": question.target}
                 rows.setdefault(f"sft_{split}", []).append({"messages": [*prompt, target]})
 

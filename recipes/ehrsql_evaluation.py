@@ -150,10 +150,10 @@ def summary_table(summary: dict[str, Any], title: str) -> Group:
 
 def _misreading_table(counts: dict[str, dict[str, int]]) -> Table:
     table = Table(title="Wrong answers that a misreading of the question gives")
-    for column in ("", "wrong answers", "of the questions where it applies"):
+    for column in ("", "wrong answers", "of the questions whose answer it changes"):
         table.add_column(column, justify="right" if column else "left")
     for name, count in counts.items():
-        share = f"{100 * count['wrong'] / count['applies']:.1f} % of {count['applies']:,}"
+        share = f"{100 * count['wrong'] / count['changes']:.1f} % of {count['changes']:,}"
         table.add_row(name, f"{count['wrong']:,}", share)
     return table
 

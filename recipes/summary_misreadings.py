@@ -1,6 +1,6 @@
 """What ``recipes.summary`` shows of misreadings: the wrong answers that each gives in each run, as tables and a chart.
 
-A recipe's evaluation module may define ``misreading_counts(samples)``: name of a misreading -> ``applies`` (number of
+A recipe's evaluation module may define ``misreading_counts(samples)``: name of a misreading -> ``changes`` (number of
 questions whose answer it changes) and ``wrong`` (answers that equal what it gives). See ``recipes.ehrsql_misreadings``.
 """
 
@@ -14,7 +14,7 @@ from recipes.evaluation_results import Run, recipe_module
 TITLE = "Wrong answers that a misreading of the question gives"
 EXPLANATION = "in percent of the questions whose answer the misreading changes"
 
-Counts = dict[str, dict[str, dict[str, int]]]  # label of a run -> misreading -> "applies", "wrong"
+Counts = dict[str, dict[str, dict[str, int]]]  # label of a run -> misreading -> "changes", "wrong"
 
 
 def count_misreadings(runs: dict[str, Run]) -> Counts:
@@ -75,8 +75,8 @@ def _names(counts: Counts) -> list[str]:
 
 def _cells(counts: Counts, name: str) -> list[str]:
     found = [counted.get(name) for counted in counts.values()]
-    return [f"{_percent(count):.1f} ({count['wrong']:,} of {count['applies']:,})" if count else "" for count in found]
+    return [f"{_percent(count):.1f} ({count['wrong']:,} of {count['changes']:,})" if count else "" for count in found]
 
 
 def _percent(count: dict[str, int]) -> float:
-    return 100 * count["wrong"] / count["applies"]
+    return 100 * count["wrong"] / count["changes"]

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# EHRSQL warm-up: supervised fine-tuning on the training questions that come with gold SQL, from nothing to a model.
+# EHRSQL warm-up: supervised fine-tuning on the teacher's queries or, without a teacher, on gold SQL; from nothing to a
+# model.
 #   bash scripts/run_sft_ehrsql.sh [hydra overrides of configs/ehrsql_sft.yaml ...]
 #   e.g. PRESET=smollm2_135m bash scripts/run_sft_ehrsql.sh sft_adapter=lora trainer.total_epochs=1
 set -euo pipefail

@@ -23,12 +23,14 @@ def log_of_verl(folder: Path, ends: list[float]) -> None:
             for name, value in metrics.items():
                 log.add_scalar(f"timing_s/{name}", value, step, walltime=end)
             log.add_scalar("response_length/mean", 43.0, step, walltime=end)
+            log.add_scalar("actor/answers_with_advantage", 0.5, step, walltime=end)
 
 
 def test_steps_of_a_verl_run(tmp_path):
     log_of_verl(tmp_path, [100.0, 120.0, 139.0])
     steps = list(map(with_other, read_verl(tmp_path, grpo_step.GRPO_METRICS)))
     common = {"update": 7.5, "weight sync": 0.25, "longest wait for a reward": 0.125, "response_tokens": 43.0}
+    common |= {"updated": 0.5}
     assert steps == [
         pytest.approx({"seconds": 20.0, "generation": 10.0, "other": 2.25, **common}),
         pytest.approx({"seconds": 19.0, "generation": 11.0, "other": 0.25, **common}),

@@ -268,9 +268,9 @@ def test_an_evaluation_names_the_misreadings_behind_wrong_answers(db):
     samples = grade_responses(rows, [Response(response, 1, "stop") for _, _, response, _ in CASES.values()])
     assert {sample.id: sample.misreadings for sample in samples} == {id: case[3] for id, case in CASES.items()}
     expected = {
-        "rows for patients": {"applies": 8, "wrong": 2},
-        "since and until are in": {"applies": 1, "wrong": 0},
-        SEVERAL: {"applies": 1, "wrong": 1},
+        "rows for patients": {"changes": 8, "wrong": 2},
+        "since and until are in": {"changes": 1, "wrong": 0},
+        SEVERAL: {"changes": 1, "wrong": 1},
     }
     assert misreading_counts(samples) == expected
     assert summarize(samples)["misreadings"] == expected

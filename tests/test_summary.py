@@ -219,8 +219,8 @@ def test_misreadings_in_table_and_chart(tmp_path, metrics, capsys):
     out = tmp_path / "out"
     summary.main(["--runs", *misread_runs(tmp_path), "--metrics", str(metrics), "--out_dir", str(out)])
     assert json.loads((out / "summary.json").read_text())["misreadings"] == {
-        "start": {"last is first": {"applies": 3, "wrong": 2}, "rank below k": {"applies": 1, "wrong": 1}},
-        "grpo": {"last is first": {"applies": 3, "wrong": 1}, "rank below k": {"applies": 1, "wrong": 1}},
+        "start": {"last is first": {"changes": 3, "wrong": 2}, "rank below k": {"changes": 1, "wrong": 1}},
+        "grpo": {"last is first": {"changes": 3, "wrong": 1}, "rank below k": {"changes": 1, "wrong": 1}},
     }
     text = (out / "summary.md").read_text()
     assert "| last is first | 66.7 (2 of 3) | 33.3 (1 of 3) |" in text
@@ -256,8 +256,8 @@ def test_a_run_of_an_older_evaluation_has_no_misreadings(tmp_path, metrics):
 
 def test_a_misreading_that_one_run_does_not_know_is_blank_there():
     counts = {
-        "a": {"x": {"applies": 2, "wrong": 1}},
-        "b": {"x": {"applies": 4, "wrong": 0}, "y": {"applies": 3, "wrong": 3}},
+        "a": {"x": {"changes": 2, "wrong": 1}},
+        "b": {"x": {"changes": 4, "wrong": 0}, "y": {"changes": 3, "wrong": 3}},
     }
     lines = list(misreadings_markdown(counts, "chart.png"))
     assert lines[-5:-2] == [
