@@ -44,9 +44,9 @@ def given_by_misreadings(answer: str | None, gold_sql: str, ground_truth: str, d
 
 
 def misreading_counts(samples: Sequence[Any]) -> dict[str, dict[str, int]]:
-    """Name of a misreading -> ``changes``, the number of questions whose answer it changes, and ``wrong``, the number of
-    answers that equal what it gives; only those that change one. ``samples`` are ``Sample``s. Two misreadings may give
-    the same answer.
+    """Name of a misreading -> ``changes``, the number of questions whose answer it changes, and ``wrong``, the number
+    of answers that equal what it gives; only those that change one. ``samples`` are ``Sample``s. Two misreadings may
+    give the same answer.
     """
     changes = Counter(name for sample in samples for name in sample.misreadings)
     wrong = Counter(name for sample in samples for name, given in sample.misreadings.items() if given)
