@@ -85,6 +85,8 @@ def grpo(work: Path, name: str, *overrides: str) -> list[str]:
         # A gradient even where all rollouts earn the same, and steps that tell old weights from new ones.
         "actor_rollout_ref.actor.entropy_coeff=0.01",
         "recipe.grpo.learning_rate=1e-3",
+        "recipe.grpo.warmup_steps=0",
+        "recipe.grpo.lr_scheduler=constant",
         "trainer.save_freq=1",
         "trainer.test_freq=1",
         *overrides,

@@ -1,6 +1,6 @@
 """Rollouts by group leave the rows that verl's own agent loops leave, with the rewards of the same grader.
 
-The servers are stand-ins that answer with fixed tokens; tokenizer, reward manager and both workers' code are real. That
+vLLM is a stand-in that answers with fixed tokens; tokenizer, reward manager and both workers' code are real. That
 a whole run trains on these rows is what ``test_end_to_end.py`` shows.
 """
 
@@ -126,11 +126,49 @@ broken.group_client = Broken()
 written.clear()
 asyncio.run(broken._run_prompt(dict(PROMPT), SAMPLING, {"validate": False}))
 assert written == {"status": ["failure"]}, written
+
+class Engine:
+    """Records what vLLM is asked for, and answers with one token."""
+    def __init__(self):
+        self.asked = []
+    async def generate(self, prompt, sampling_params, request_id, **kwargs):
+        self.asked.append((prompt["prompt_token_ids"], sampling_params))
+        logprobs = types.SimpleNamespace(logprobs=[-0.5])
+        if sampling_params.n == 1 and not sampling_params.flat_logprobs:
+            logprobs = [{7: types.SimpleNamespace(logprob=-0.5)}]
+        answer = types.SimpleNamespace(token_ids=[7], logprobs=logprobs, finish_reason="stop")
+        yield types.SimpleNamespace(outputs=[answer] * sampling_params.n)
+
+server = object.__new__(rollout_groups.GroupServer)
+server.config = OmegaConf.merge(config.actor_rollout_ref.rollout, {"max_model_len": 640})
+server.engine, server.global_steps, server.lora_as_adapter = Engine(), 2, False
+server._disaggregation_role, server.replica_rank = None, 0
+server.model_config = types.SimpleNamespace(processor=None)
+OURS = {"n", "detokenize", "flat_logprobs", "output_kind", "output_text_buffer_length"}
+for prompt_ids, sampling in (
+    ([1, 2, 3], SAMPLING),
+    ([1] * 500, SAMPLING),  # leaves less than a whole answer
+    ([1, 2, 3], SAMPLING | {"temperature": 0.0, "logprobs": False}),  # validation
+):
+    n = 3 if sampling["temperature"] else 1
+    answers, step = asyncio.run(server.generate_group(prompt_ids, dict(sampling), n))
+    assert answers == [([7], [-0.5] if sampling["logprobs"] else None)] * n and step == 2
+    asyncio.run(server.generate(prompt_ids=prompt_ids, sampling_params=dict(sampling), request_id="r"))
+    (ids, ours), (verl_ids, verls) = server.engine.asked[-2:]
+    assert ids == verl_ids and ours.n == n
+    for field in set(ours.__struct_fields__) - OURS:
+        assert getattr(ours, field) == getattr(verls, field), (field, getattr(ours, field), getattr(verls, field))
+try:
+    asyncio.run(server.generate_group([1] * 640, dict(SAMPLING), 3))
+except ValueError as error:
+    assert "a prompt of 640 tokens fills the context of 640" in str(error)
+else:
+    raise AssertionError("a prompt without room was answered")
 print("equal")
 """
 
 
-def test_the_rows_are_verls(tmp_path):
+def test_rows_and_sampling_parameters_are_verls(tmp_path):
     corpus = tmp_path / "corpus.parquet"
     messages = [{"role": "user", "content": "How many patients?"}, {"role": "assistant", "content": "SELECT 1 FROM x"}]
     pq.write_table(pa.Table.from_pylist([{"messages": messages, "prompt": messages[:1]}] * 50), corpus)
