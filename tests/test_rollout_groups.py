@@ -128,7 +128,7 @@ asyncio.run(broken._run_prompt(dict(PROMPT), SAMPLING, {"validate": False}))
 assert written == {"status": ["failure"]}, written
 
 class Engine:
-    """Records what vLLM is asked for, and answers with one token."""
+    # Records what vLLM is asked for, and answers with one token.
     def __init__(self):
         self.asked = []
     async def generate(self, prompt, sampling_params, request_id, **kwargs):
