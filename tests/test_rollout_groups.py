@@ -121,10 +121,12 @@ assert [groups[key]["rm_scores"][-1] for key in sorted(groups)] == [0.0, 1.0, 0.
 class Broken(Client):
     async def generate_group(self, *_):
         raise RuntimeError("the engine died")
-broken = worker(rollout_groups.GroupAgentLoopWorker)
-broken.group_client = Broken()
+async def break_off():
+    broken = worker(rollout_groups.GroupAgentLoopWorker)
+    broken.group_client = Broken()
+    await broken._run_prompt(dict(PROMPT), SAMPLING, {"validate": False})
 written.clear()
-asyncio.run(broken._run_prompt(dict(PROMPT), SAMPLING, {"validate": False}))
+asyncio.run(break_off())
 assert written == {"status": ["failure"]}, written
 
 class Engine:
@@ -141,9 +143,9 @@ class Engine:
 
 server = object.__new__(rollout_groups.GroupServer)
 server.config = OmegaConf.merge(config.actor_rollout_ref.rollout, {"max_model_len": 640})
-server.engine, server.global_steps, server.lora_as_adapter = Engine(), 2, False
+server.engine, server.global_steps = Engine(), 2
 server._disaggregation_role, server.replica_rank = None, 0
-server.model_config = types.SimpleNamespace(processor=None)
+server.model_config = types.SimpleNamespace(processor=None, lora_rank=0, lora={})
 OURS = {"n", "detokenize", "flat_logprobs", "output_kind", "output_text_buffer_length"}
 for prompt_ids, sampling in (
     ([1, 2, 3], SAMPLING),
