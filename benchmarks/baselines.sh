@@ -5,14 +5,16 @@
 seconds() { head -n 1 "$OUTPUT_DIR/stages/$1" | cut -d' ' -f2; }
 
 fine_tune() { # NAME PAIRS SECONDS PROMPTS: SFT from START_MODEL on PAIRS for SECONDS; exports and evaluates models/NAME
-  local name=$1 pairs=$2 sft_steps steps upstream=$UPSTREAM
+  local name=$1 pairs=$2 sft_steps steps upstream=$UPSTREAM batches
+  batches=$(($(rows "$pairs") / RECIPE_SFT_BATCH_SIZE))
+  [ "$batches" -gt 0 ] || die "$pairs has fewer pairs than a batch ($RECIPE_SFT_BATCH_SIZE); nothing to train on"
   sft_steps=$(cat "$OUTPUT_DIR/sft/latest_checkpointed_iteration.txt")
   # A tenth more, since the trainer's start-up weighs more in a shorter run: SFT gets at least that time.
   steps=$((sft_steps * $3 * 11 / $(seconds sft) / 10))
   training_stage "$name" "$OUTPUT_DIR/$name" python -m recipes.launch "${RECIPE}_sft" "${SFT_CHOICES[@]}" \
     data.train_files="$pairs" data.val_files="$PARQUET/sft_valid.parquet" model.path="$START_MODEL" \
     trainer.seed="$SEED" trainer.default_local_dir="$OUTPUT_DIR/$name" \
-    trainer.total_training_steps="$steps" trainer.total_epochs=$((steps / ($(rows "$pairs") / RECIPE_SFT_BATCH_SIZE) + 1)) \
+    trainer.total_training_steps="$steps" trainer.total_epochs=$((steps / batches + 1)) \
     trainer.save_freq="$steps" trainer.test_freq=-1
   stage "export_$name" "$MODELS/$name" python -m recipes.export \
     --checkpoint_dir "$OUTPUT_DIR/$name" --start_model "$START_MODEL" --prompts "$4" --out_dir "$MODELS/$name"

@@ -1,6 +1,5 @@
 """Read and check ECG-Expert-QA: the schema of its eleven files, and one type for the records of all of them."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import Any
 
 from data_prep.ecg_turns import Turn, conversation_turns, dialogue_turns, entity_turns, fold, text, text_turns
 from data_prep.errors import InputError
+from data_prep.json_file import read_json
 
 SUBJECT = "subject_id"
 ECG_FIELDS = {
@@ -155,13 +155,7 @@ def read_file(path: Path, schema: FileSchema) -> tuple[list[Record], Counter[str
     Raises:
         InputError: the file is unreadable, empty or of another shape than ``schema``.
     """
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise InputError(f"{path}: bad JSON in {where}: {error.msg}; fetch the file again") from error
-    except (OSError, ValueError, RecursionError) as error:  # no UTF-8, endless digits, endless brackets
-        raise InputError(f"cannot read {path}: {error}") from error
+    entries = read_json(path)
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path}: expected a list of records; is it a file of ECG-Expert-QA?")
     records, dropped = [], Counter()

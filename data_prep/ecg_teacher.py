@@ -3,18 +3,17 @@
 The file is one JSON object, question id to answer; an id is that in ``extra_info`` of the parquet rows.
 """
 
-import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from data_prep.ecg_ids import question_id
 from data_prep.ecg_rows import Question
 from data_prep.ecg_source import Record
 from data_prep.ecg_turns import text
 from data_prep.errors import InputError
+from data_prep.json_file import read_json
 from reward_fns.ecg import extract_answer
 from reward_fns.ecg_grader import KEY_CONTRADICTION, EcgGrade, grade
 from reward_fns.ecg_reference import load_reference, make_reference
@@ -28,13 +27,7 @@ def read_answers(path: Path) -> dict[str, str]:
     Raises:
         InputError: the file is unreadable, of another shape or empty, an id occurs twice, or an answer is no text.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise InputError(f"{path}: bad JSON in {where}: {error.msg}; write the teacher's answers again") from error
-    except (OSError, ValueError, RecursionError) as error:  # no file, no UTF-8, an id twice, endless brackets
-        raise InputError(f"cannot read {path}: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected one object with an answer for each question id")
     if not content:
@@ -46,14 +39,6 @@ def read_answers(path: Path) -> dict[str, str]:
     if empty := [id for id, answer in answers.items() if not answer]:
         raise InputError(f"{path}: the answer to {empty[0]!r} is empty; write it, or leave the question out")
     return answers
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} occurs twice; keep one of them")
-    return content
 
 
 def check_ids(path: Path, answers: Collection[str], known: Collection[str]) -> None:
@@ -81,7 +66,7 @@ def grade_answer(question: Question, answer: str) -> EcgGrade:
     return grade(extract_answer(answer)[0], reference)
 
 
-def teacher_counts(grades: Iterable[EcgGrade]) -> dict[str, Any]:
+def teacher_counts(grades: Iterable[EcgGrade]) -> dict[str, int | float]:
     """``answers`` that SFT is taught, how many of them are ``correct`` and how many ``contradicting`` a key fact.
 
     ``correctness`` is the grader's, the mean, of 1. There is at least one grade.

@@ -6,7 +6,6 @@ A split is a folder with ``data.json`` (``{"version": ..., "data": [{"id", "ques
 the train questions.
 """
 
-import json
 import random
 import re
 from collections import defaultdict
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.errors import InputError
+from data_prep.json_file import read_json
 from reward_fns.answers import ABSTAIN
 
 SPLITS = ("train", "valid", "test")
@@ -186,19 +186,6 @@ def _templates(path: Path) -> dict[str, str]:
 def _check_record(path: Path, number: int, record: Any, *keys: str) -> None:
     if not isinstance(record, dict) or not all(isinstance(record.get(key), str) for key in keys):
         raise InputError(f"{path}: record {number} needs the strings {' and '.join(keys)}")
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises ``InputError`` where it is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"no {path}; a split needs data.json and label.json") from None
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise InputError(f"{path}: bad JSON in {where}: {error.msg}; fetch or write the file again") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
 
 
 def _some(ids: list[str], shown: int = 3) -> str:

@@ -325,7 +325,7 @@ def test_a_bad_file_is_one_clear_line_and_leaves_nothing(data, content, message)
 
 
 def test_a_missing_file_is_one_clear_line(data):
-    with pytest.raises(InputError, match="cannot read .*/none.json: .*No such file"):
+    with pytest.raises(InputError, match="no file .*/none.json"):
         run(data, "--teacher_answers", str(data.parent / "none.json"))
 
 

@@ -222,6 +222,11 @@ def only_broken_gold_left(data, teacher):
             "labels all 16 questions of .*none for GRPO",
         ),
         (relabel('{\n"train-0": oops}'), [], "teacher.json: bad JSON in line 2, column 12"),
+        (
+            relabel('{"train-0": "null", "train-0": "SELECT 1"}'),
+            [],
+            "cannot read .*teacher.json: 'train-0' occurs twice; keep one of them",
+        ),
         (relabel([]), [], 'expected {id: SQL or "null"}'),
         (relabel({"train-0": 1}), [], "the label of train-0 must be SQL"),
         (relabel({"train-8": BROKEN, "train-1": "null"}), [], "no query of .*teacher.json executes .*no such table"),
