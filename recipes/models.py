@@ -36,8 +36,6 @@ TINY_SHAPE = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 1024,
     "tie_word_embeddings": True,
-    # Llama's 0.02 is for wide models. SFT from 0.05 reaches in 400 steps the loss that takes 560 steps from 0.02.
-    "initializer_range": 0.05,
 }
 TINY_CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
@@ -45,12 +43,13 @@ TINY_CHAT_TEMPLATE = (
 )
 
 
-# Where a recipe's texts are split into words. Digits stand alone, so that a tiny model sees the figures of a number.
+# Where a recipe's texts are split into words, which take the space before them along: that leaves two thirds of the
+# tokens that spaces of their own would make.
 TINY_SPLITS = {
-    # White space and punctuation stand alone too, so that a value has the same tokens in the question and in the SQL
-    # and can be copied. What occurs in SQL only takes the space before it along, to keep the SQL short.
-    "ehrsql": r" ?[A-Z_]{2,}| ?[a-z]+(?:_[a-z]+)+| ?[()=<>]+|\d|\s|[^\w\s]|[^\W\d]+",
-    # Prose: every word takes the space before it along, which leaves two thirds of the tokens.
+    # Figures by twos: a tiny model learns to copy a number of 8 figures from the question sooner as 4 tokens than as 8.
+    # What occurs in SQL only ('%Y-%m-%d', 'start of month') is one token.
+    "ehrsql": r"'%[^']*'|'start of [a-z]+'|\d{1,2}| ?[()=<>]+| ?[^\W\d]+|[^\w\s]|\s",
+    # Digits stand alone, so that the model sees the figures of a measurement.
     "ecg": r"\d| ?[^\W\d]+|[^\w\s]|\s",
 }
 

@@ -25,18 +25,26 @@ def test_text_comes_back_as_it_was(tokenizer, text):
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
-def test_a_number_is_its_digits(tokenizer):
-    assert [token for token in tokens(tokenizer, "in 10021487 ms") if token.isdigit()] == list("10021487")
+@pytest.mark.parametrize(("recipe", "figures"), [("ehrsql", ["10", "02", "14", "87"]), ("ecg", list("10021487"))])
+def test_a_number_is_its_figures(recipe, figures):
+    numbers = [f"{number:02}" for number in range(100)] * 3
+    tokenizer = tiny_tokenizer([*numbers, QUESTION], recipe)
+    assert [token for token in tokens(tokenizer, "in 10021487 ms") if token.isdigit()] == figures
 
 
 def test_a_value_can_be_copied_into_sql():
     tokenizer = tiny_tokenizer([QUESTION, PROSE, SQL] * 3, "ehrsql")
-    question, sql = tokens(tokenizer, "is normal saline given?"), tokens(tokenizer, "drug = 'normal saline'")
-    start, length = question.index("normal"), len(tokens(tokenizer, "normal saline"))
-    assert question[start : start + length] == sql[-length - 1 : -1]
+    question, sql = tokens(tokenizer, "is normal saline 10021487 given?"), tokens(tokenizer, "'normal saline 10021487'")
+    assert question[question.index("Ġsaline") : question.index("87") + 1] == sql[sql.index("Ġsaline") : -1]
 
 
-def test_words_of_prose_take_their_space_along():
-    tokenizer = tiny_tokenizer([PROSE] * 3, "ecg")
+def test_a_date_format_is_one_token():
+    sql = "strftime('%Y-%m-%d',charttime) = '2100-04-14'"
+    assert "'%Y-%m-%d'" in tokens(tiny_tokenizer([sql] * 3, "ehrsql"), sql)
+
+
+@pytest.mark.parametrize("recipe", TINY_SPLITS)
+def test_words_take_their_space_along(recipe):
+    tokenizer = tiny_tokenizer([PROSE] * 3, recipe)
     assert "Ġ" not in tokens(tokenizer, PROSE)
     assert "Ġinterval" in tokens(tokenizer, PROSE)
