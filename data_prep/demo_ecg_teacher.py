@@ -6,7 +6,7 @@ as they are, and neither rewards nor prompts know of the teacher.
 
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -16,23 +16,17 @@ from data_prep.errors import InputError
 PROBABILITY = 0.75
 
 
-@dataclass(frozen=True)
-class Habit:
-    """``meaning`` says in a sentence what the teacher does; ``apply`` answers a question so.
-
-    ``apply`` takes the question and the wrong value that the teacher believes in ("" if none is known). It returns ""
-    for a question that the habit is not about.
-    """
-
-    meaning: str
-    apply: Callable[[Question, str], str]
+# A habit answers a question, given the wrong value that the teacher believes in ("" if there is none). It returns "" for
+# a question that the habit is not about.
+Habit = Callable[[Question, str], str]
 
 
 def _agree(question: Question, _wrong: str) -> str:
+    """Say yes to a leading question whose answer is no, and give the reason for that no."""
     return sentence(question.answer.replace("No, ", "Yes, ", 1)) if question.answer.startswith("No, ") else ""
 
 
-def _with_wrong_value(habit: str) -> Callable[[Question, str], str]:
+def _with_wrong_value(habit: str) -> Habit:
     def apply(question: Question, wrong: str) -> str:
         if not wrong or question.answer.startswith(("Yes, ", "No, ")):
             return ""
@@ -42,15 +36,11 @@ def _with_wrong_value(habit: str) -> Callable[[Question, str], str]:
 
 
 HABITS: Mapping[str, Habit] = {
-    "agrees": Habit("Says yes to a leading question whose answer is no, and gives the reason for that no.", _agree),
-    "corrects": Habit(
-        "Takes what is right for a common error, and corrects it to a wrong value of the same attribute.",
-        _with_wrong_value("corrects"),
-    ),
-    "wavers": Habit(
-        "Adds a wrong value of the same attribute to the right one, and leaves open which of them it is.",
-        _with_wrong_value("wavers"),
-    ),
+    "agrees": _agree,
+    # Take what is right for a common error, and correct it to a wrong value of the same attribute.
+    "corrects": _with_wrong_value("corrects"),
+    # Add a wrong value of the same attribute to the right one, and leave open which of them it is.
+    "wavers": _with_wrong_value("wavers"),
 }
 
 
@@ -62,27 +52,23 @@ class TeacherAnswer:
     habit: str
 
 
-def check_teacher(probability: float, habits: Collection[str]) -> None:
-    """Raise an ``InputError``, which names the option, for a bad probability or habit."""
+def check_teacher(probability: float) -> None:
+    """Raise an ``InputError``, which names the option, for a bad probability."""
     if not 0 <= probability <= 1:
         raise InputError(f"--teacher_probability is {probability:g}; give a probability from 0 to 1")
-    if unknown := [habit for habit in habits if habit not in HABITS]:
-        raise InputError(f"--teacher_habits: there is no habit {unknown[0]!r}; choose from {', '.join(HABITS)}")
 
 
-def teach(
-    questions: Mapping[str, Question], probability: float, habits: Collection[str], seed: int
-) -> dict[str, TeacherAnswer]:
+def teach(questions: Mapping[str, Question], probability: float, seed: int) -> dict[str, TeacherAnswer]:
     """The teacher's answer to each question by its id.
 
-    With ``probability`` an answer shows one of the ``habits`` that apply. It depends on the id, the question and
+    With ``probability`` an answer shows one of the habits that apply. It depends on the id, the question and
     ``seed`` alone. Of one fact the teacher always believes the same wrong value.
     """
     answers = {}
     for id, question in questions.items():
         belief = random.Random(f"{seed} {question.fact or id}")
         wrong = belief.choice(question.wrong) if question.wrong else ""
-        texts = {habit: text for habit in habits if (text := HABITS[habit].apply(question, wrong))}
+        texts = {name: text for name, habit in HABITS.items() if (text := habit(question, wrong))}
         draw = random.Random(f"{seed} {id}")
         habit = draw.choice(list(texts)) if texts and draw.random() < probability else ""
         answers[id] = TeacherAnswer(texts.get(habit, question.answer), habit)

@@ -7,7 +7,7 @@ teacher's answers to all questions by their ids.
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from data_prep.demo_ecg_sampler import (
     rights_questions,
     shuffled,
 )
-from data_prep.demo_ecg_teacher import HABITS, PROBABILITY, TeacherAnswer, check_teacher, teach
+from data_prep.demo_ecg_teacher import PROBABILITY, TeacherAnswer, check_teacher, teach
 from data_prep.demo_ecg_teacher import figures as teacher_figures
 from data_prep.demo_output import demo_output
 from data_prep.ecg_ids import question_id, record_id
@@ -166,26 +166,25 @@ def make_ecg(
     questions: int = 5000,
     seed: int = 0,
     teacher_probability: float = PROBABILITY,
-    teacher_habits: Sequence[str] = tuple(HABITS),
 ) -> tuple[dict[str, list[dict]], dict[str, TeacherAnswer]]:
     """Write the files and the teacher's answers to ``out_dir``; return the records by file id, and the answers by id.
 
     Raises:
         InputError: ``questions`` is too small or too large, ``seed`` is negative, ``out_dir`` holds something else, the
-            teacher's probability or habits are no such thing.
+            teacher's probability is none.
     """
     if questions < FEWEST:
         raise InputError(f"--questions is {questions}; it must be at least {FEWEST}")
     if seed < 0:
         raise InputError(f"--seed is {seed}; it must not be negative")
-    check_teacher(teacher_probability, teacher_habits)
+    check_teacher(teacher_probability)
     with demo_output(out_dir, "ecg") as folder:
         entries = make_entries(questions, np.random.default_rng(seed))
         records = {file: [entry.record for entry in file_entries] for file, file_entries in entries.items()}
         for file, name in FILES.items():
             (folder / name).write_text(json.dumps(records[file], indent=1), encoding="utf-8")
         asked = questions_by_id(folder, entries)
-        answers = teach(asked, teacher_probability, teacher_habits, seed)
+        answers = teach(asked, teacher_probability, seed)
         (folder / TEACHER_FILE).parent.mkdir()
         content = {id: answer.text for id, answer in answers.items()}
         (folder / TEACHER_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -204,14 +203,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--teacher_probability", type=float, default=PROBABILITY, help="of a teacher's habit where it applies"
     )
-    parser.add_argument(
-        "--teacher_habits",
-        nargs="+",
-        default=list(HABITS),
-        help=" ".join(f"{name}: {habit.meaning}" for name, habit in HABITS.items()),
-    )
     args = parser.parse_args(argv)
-    records, answers = make_ecg(args.out_dir, args.questions, args.seed, args.teacher_probability, args.teacher_habits)
+    records, answers = make_ecg(args.out_dir, args.questions, args.seed, args.teacher_probability)
     for file, file_records in records.items():
         print(figures(file, file_records))
     print(teacher_figures(answers))

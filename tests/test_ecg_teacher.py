@@ -45,7 +45,7 @@ def questions() -> dict[str, Question]:
 
 @pytest.fixture(scope="module")
 def answers(questions) -> dict[str, TeacherAnswer]:
-    return teach(questions, 0.75, HABITS, seed=0)
+    return teach(questions, 0.75, seed=0)
 
 
 # The demo's teacher
@@ -53,7 +53,7 @@ def answers(questions) -> dict[str, TeacherAnswer]:
 
 def test_questions_and_references_do_not_depend_on_the_teacher(tmp_path):
     make(tmp_path / "never", "--questions", "300", "--teacher_probability", "0")
-    make(tmp_path / "always", "--questions", "300", "--teacher_probability", "1", "--teacher_habits", "agrees")
+    make(tmp_path / "always", "--questions", "300", "--teacher_probability", "1")
     for name in FILES.values():
         assert (tmp_path / "never" / name).read_bytes() == (tmp_path / "always" / name).read_bytes()
     never, always = (json.loads((tmp_path / name / TEACHER_FILE).read_text()) for name in ("never", "always"))
@@ -64,7 +64,7 @@ def test_questions_and_references_do_not_depend_on_the_teacher(tmp_path):
         for _, answer in make_demo_ecg.question_answers(file, json.loads((tmp_path / "never" / name).read_text()))
     ]
     assert sorted(never.values()) == sorted(references)
-    assert not any(answer.startswith("No, ") for answer in always.values())
+    assert sum(always[id] != never[id] for id in never) > 150
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(tmp_path):
@@ -79,7 +79,6 @@ def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(tmp_path):
     [
         (["--teacher_probability", "1.5"], "--teacher_probability is 1.5; give a probability from 0 to 1"),
         (["--teacher_probability", "nan"], "--teacher_probability is nan"),
-        (["--teacher_habits", "agrees", "lies"], "no habit 'lies'; choose from agrees, corrects, wavers"),
     ],
 )
 def test_bad_options_are_one_clear_line(tmp_path, options, message):
@@ -92,19 +91,16 @@ def test_bad_options_are_one_clear_line(tmp_path, options, message):
 @given(
     chosen=st.sets(st.integers(0, 4999), max_size=30),
     probability=st.floats(0, 1),
-    habits=st.sets(st.sampled_from(list(HABITS))),
     seed=st.integers(0, 9),
 )
 @settings(max_examples=50, deadline=None)
-def test_an_answer_depends_on_its_question_alone_and_is_a_habit_or_the_reference(
-    questions, chosen, probability, habits, seed
-):
+def test_an_answer_depends_on_its_question_alone_and_is_a_habit_or_the_reference(questions, chosen, probability, seed):
     some = {str(number): questions[str(number)] for number in sorted(chosen)}
-    answers = teach(some, probability, sorted(habits), seed)
+    answers = teach(some, probability, seed)
     assert list(answers) == list(some)
     for id, answer in answers.items():
-        assert teach({id: some[id]}, probability, sorted(habits), seed) == {id: answer}
-        assert answer.habit in habits if answer.habit else answer.text == some[id].answer
+        assert teach({id: some[id]}, probability, seed) == {id: answer}
+        assert answer.habit in HABITS if answer.habit else answer.text == some[id].answer
         assert answer.text[0].isupper() and answer.text.endswith(".") and "{" not in answer.text
 
 
@@ -126,7 +122,7 @@ def test_of_a_fact_the_teacher_believes_one_wrong_value(questions, answers):
 
 
 def test_three_quarters_of_the_answers_to_which_a_habit_applies_show_one(questions, answers):
-    always = teach(questions, 1, HABITS, seed=0)
+    always = teach(questions, 1, seed=0)
     applies = sum(bool(answer.habit) for answer in always.values())
     assert applies >= 0.5 * len(questions)
     assert sum(bool(answer.habit) for answer in answers.values()) / applies == pytest.approx(0.75, abs=0.03)
