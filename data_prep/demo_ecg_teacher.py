@@ -16,8 +16,8 @@ from data_prep.errors import InputError
 PROBABILITY = 0.75
 
 
-# A habit answers a question, given the wrong value that the teacher believes in ("" if there is none). It returns "" for
-# a question that the habit is not about.
+# A habit answers a question, given the wrong value that the teacher believes in ("" if there is none). It returns ""
+# for a question that the habit is not about.
 Habit = Callable[[Question, str], str]
 
 
