@@ -25,17 +25,16 @@ def test_text_comes_back_as_it_was(tokenizer, text):
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
-@pytest.mark.parametrize(("recipe", "figures"), [("ehrsql", ["10", "02", "14", "87"]), ("ecg", list("10021487"))])
+@pytest.mark.parametrize(("recipe", "figures"), [("ehrsql", ["1002", "1487"]), ("ecg", list("10021487"))])
 def test_a_number_is_its_figures(recipe, figures):
-    numbers = [f"{number:02}" for number in range(100)] * 3
-    tokenizer = tiny_tokenizer([*numbers, QUESTION], recipe)
+    tokenizer = tiny_tokenizer([QUESTION] * 3, recipe)
     assert [token for token in tokens(tokenizer, "in 10021487 ms") if token.isdigit()] == figures
 
 
 def test_a_value_can_be_copied_into_sql():
     tokenizer = tiny_tokenizer([QUESTION, PROSE, SQL] * 3, "ehrsql")
     question, sql = tokens(tokenizer, "is normal saline 10021487 given?"), tokens(tokenizer, "'normal saline 10021487'")
-    assert question[question.index("Ġsaline") : question.index("87") + 1] == sql[sql.index("Ġsaline") : -1]
+    assert question[question.index("Ġsaline") : question.index("1487") + 1] == sql[sql.index("Ġsaline") : -1]
 
 
 def test_a_date_format_is_one_token():
