@@ -46,8 +46,8 @@ TINY_CHAT_TEMPLATE = (
 # Where a recipe's texts are split into words, which take the space before them along: that leaves two thirds of the
 # tokens that spaces of their own would make.
 TINY_SPLITS = {
-    # Figures by fours: a tiny model learns to copy a number of 8 figures from the question sooner as 2 to 4 tokens than as
-    # 8. What occurs in SQL only ('%Y-%m-%d', 'start of month') is one token.
+    # Figures by fours: a tiny model learns to copy a number of 8 figures from the question sooner in 2 to 4 tokens than
+    # in 8. What occurs in SQL only ('%Y-%m-%d', 'start of month') is one token.
     "ehrsql": r"'%[^']*'|'start of [a-z]+'|\d{1,4}| ?[()=<>]+| ?[^\W\d]+|[^\w\s]|\s",
     # Digits stand alone, so that the model sees the figures of a measurement.
     "ecg": r"\d| ?[^\W\d]+|[^\w\s]|\s",
