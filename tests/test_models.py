@@ -3,8 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from recipes.models import TINY_SPLITS, tiny_tokenizer
+from recipes.models import TINY_SPLITS, TINY_VOCABULARY, make_tiny, tiny_tokenizer
 
 QUESTION = "What is the normal PR interval of patient 10021487, in ms?"
 PROSE = "Second-degree AV block type II is recognized by a constant PR interval with sudden dropped beats."
@@ -47,3 +48,10 @@ def test_words_take_their_space_along(recipe):
     tokenizer = tiny_tokenizer([PROSE] * 3, recipe)
     assert "Ġ" not in tokens(tokenizer, PROSE)
     assert "Ġinterval" in tokens(tokenizer, PROSE)
+
+
+def test_the_model_has_the_tokenizers_tokens_and_no_others(tmp_path):
+    make_tiny([QUESTION] * 3, tmp_path)
+    tokenizer, model = AutoTokenizer.from_pretrained(tmp_path), AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert len(tokenizer) < TINY_VOCABULARY
+    assert model.get_input_embeddings().num_embeddings == len(tokenizer)
