@@ -95,7 +95,7 @@ def make_tiny(texts: Iterable[str], out_dir: Path, seed: int = 0, recipe: str = 
     tokenizer = tiny_tokenizer(texts, recipe)
     torch.manual_seed(seed)
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
-    # verl lets vLLM sample the tokenizer's tokens only: further ones would set its probabilities apart from the actor's.
+    # verl has vLLM sample the tokenizer's tokens only: any others would set its probabilities apart from the actor's.
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **TINY_SHAPE, **ids))
     model.generation_config.update(**ids)
     model.save_pretrained(out_dir)
