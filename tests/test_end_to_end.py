@@ -112,7 +112,7 @@ def sft_model(work) -> Path:
             f"model.path={work}/tiny",
             f"trainer.default_local_dir={work}/sft",
             "recipe.sft.batch_size=8",  # verl drops an incomplete batch, of the 8 validation rows too
-            "trainer.total_epochs=40",
+            "trainer.total_epochs=16",  # more, and all samples of a prompt are equal: DAPO finds no group to train on
             "trainer.save_freq=-1",
             "trainer.test_freq=40",
         )
@@ -122,8 +122,10 @@ def sft_model(work) -> Path:
 
 
 def test_sft_learns(work, sft_model):
-    losses = [entry["val/loss"] for entry in metrics(work / "sft").values() if "val/loss" in entry]
-    assert losses[-1] < losses[0]
+    entries = metrics(work / "sft").values()
+    losses = [entry["train/loss"] for entry in entries if "train/loss" in entry]
+    assert losses[-1] < losses[0] / 5
+    assert any("val/loss" in entry for entry in entries)
     assert (sft_model / "model.safetensors").is_file()
 
 
