@@ -189,8 +189,8 @@ def test_grpo_survives_kills_resumes_and_exports(work, sft_model):
     assert trained == [2, 3]  # resumed, not started again
     steps = metrics(run_dir)
     for step in trained:
-        # vLLM has the actor's weights, at first those of the checkpoint: 2e-8 and 7e-9. With the first weights sent again
-        # and again it was 0.05 and 0.16.
+        # vLLM has the actor's weights, at first those of the checkpoint: 2e-8 and 7e-9. With the first weights sent
+        # again and again it was 0.05 and 0.16.
         assert abs(steps[step]["actor/ppo_kl"]) < 1e-5
         assert 0 <= steps[step]["critic/score/mean"] <= 1
         assert "val-core/ehrsql/acc/mean@1" in steps[step]
