@@ -1,5 +1,5 @@
-# Sourced by baselines_*.sh after the recipe has run: what GRPO is compared with, from the same start and for the same
-# time. Continued SFT goes on with the pairs of SFT. Rejection-sampling fine-tuning takes the right ones of the start
+# Sourced by baselines_*.sh after the recipe has run: what GRPO is compared with, from the same start and for about the
+# same time. Continued SFT goes on with the pairs of SFT. Rejection-sampling fine-tuning takes the right ones of the start
 # model's own answers to questions of GRPO.
 
 seconds() { head -n 1 "$OUTPUT_DIR/stages/$1" | cut -d' ' -f2; }
@@ -9,8 +9,9 @@ fine_tune() { # NAME PAIRS SECONDS PROMPTS: SFT from START_MODEL on PAIRS for SE
   batches=$(($(rows "$pairs") / RECIPE_SFT_BATCH_SIZE))
   [ "$batches" -gt 0 ] || die "$pairs has fewer pairs than a batch ($RECIPE_SFT_BATCH_SIZE); nothing to train on"
   sft_steps=$(cat "$OUTPUT_DIR/sft/latest_checkpointed_iteration.txt")
-  # A tenth more, since the trainer's start-up weighs more in a shorter run: SFT gets at least that time.
+  # A tenth more, since the trainer's start-up weighs more in a shorter run.
   steps=$((sft_steps * $3 * 11 / $(seconds sft) / 10))
+  [ "$steps" -gt 0 ] || die "$name: sampling took as long as GRPO; no time is left to train"
   training_stage "$name" "$OUTPUT_DIR/$name" python -m recipes.launch "${RECIPE}_sft" "${SFT_CHOICES[@]}" \
     data.train_files="$pairs" data.val_files="$PARQUET/sft_valid.parquet" model.path="$START_MODEL" \
     trainer.seed="$SEED" trainer.default_local_dir="$OUTPUT_DIR/$name" \

@@ -20,7 +20,7 @@ MODELS = {
     "start": "SFT on the teacher (start)",
     "sft": "SFT on the teacher (start)",
     "grpo": "GRPO",
-    "continued_sft": "SFT continued for as long",
+    "continued_sft": "SFT continued",
     "rejection_sampling": "rejection-sampling fine-tuning",
 }
 
@@ -38,25 +38,33 @@ def read_summary(folder: Path) -> Summary:
 
 
 def table(summaries: dict[str, Summary]) -> Iterator[str]:
-    """The lines of a Markdown table: all figures of all models of all seeds, and the means of the differences."""
+    """The lines of a Markdown table: all figures of all models of all seeds, and the means of the differences.
+
+    The heading has a figure's number of questions, or the least and the largest where the seeds differ.
+    """
     runs = {seed: summary["runs"] for seed, summary in summaries.items()}
-    first = next(iter(next(iter(runs.values())).values()))
-    columns = [f"{name} ({figure['questions']:,})" for name, figure in first.items()]
+    names = list(next(iter(next(iter(runs.values())).values())))
+    columns = []
+    for name in names:
+        numbers = {figures[name]["questions"] for models in runs.values() for figures in models.values()}
+        columns.append(f"{name} ({' to '.join(f'{number:,}' for number in sorted({min(numbers), max(numbers)}))})")
     yield f"| seed | model | {' | '.join(columns)} |"
     yield f"| --- | --- |{' ---: |' * len(columns)}"
     for seed, models in runs.items():
         for model, figures in models.items():
-            values = (", ".join(filter(None, cells(figure))) for figure in figures.values())
+            values = (", ".join(filter(None, cells(figures[name]))) for name in names)
             yield f"| {seed} | {MODELS.get(model, model)} | {' | '.join(values)} |"
-    for model in next(iter(runs.values())):
-        compared = [
-            models[model]
-            for models in runs.values()
-            if "difference" in models.get(model, {}).get(next(iter(first)), {})
-        ]
+    for model in dict.fromkeys(model for models in runs.values() for model in models):
+        found = [models[model] for models in runs.values() if model in models]
+        compared = [figures for figures in found if "difference" in figures[names[0]]]
         if len(compared) > 1:
-            means = (f"{fmean(figures[name]['difference'] for figures in compared):+.1f}" for name in first)
+            means = (_mean([figures[name]["difference"] for figures in compared]) for name in names)
             yield f"| mean of {len(compared)} | {MODELS.get(model, model)} | {' | '.join(means)} |"
+
+
+def _mean(differences: list[float | None]) -> str:
+    """Nothing where a figure is of no question in some seed."""
+    return "" if None in differences else f"{fmean(differences):+.1f}"
 
 
 def draw(summaries: dict[str, Summary], path: Path) -> None:

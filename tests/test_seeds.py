@@ -8,8 +8,8 @@ from benchmarks import seeds
 from data_prep.errors import InputError
 
 
-def write_summary(folder, start: float, difference: float):
-    figures = {"questions": 1000, "value": start}
+def write_summary(folder, questions: int, start: float, difference: float):
+    figures = {"questions": questions, "value": start}
     better = figures | {
         "value": start + difference,
         "difference": difference,
@@ -26,10 +26,10 @@ def write_summary(folder, start: float, difference: float):
 
 
 def test_the_table_has_a_row_a_seed_and_model_and_the_mean_of_the_differences(tmp_path, capsys):
-    folders = [write_summary(tmp_path / name, *values) for name, values in {"a": (40, 10), "b": (50, 15)}.items()]
+    folders = [write_summary(tmp_path / "a", 1000, 40, 10), write_summary(tmp_path / "b", 990, 50, 15)]
     seeds.main(["--seeds", f"0={folders[0]}", f"1={folders[1]}", "--chart", str(tmp_path / "chart.png")])
     assert capsys.readouterr().out.splitlines() == [
-        "| seed | model | accuracy (1,000) |",
+        "| seed | model | accuracy (990 to 1,000) |",
         "| --- | --- | ---: |",
         "| 0 | SFT on the teacher (start) | 40.0 |",
         "| 0 | GRPO | 50.0, +10.0 [+8.0, +12.0] |",
