@@ -43,8 +43,8 @@ TINY_CHAT_TEMPLATE = (
 )
 
 
-# How a recipe's texts are split before BPE. A word keeps the space before it: spaces of their own would make half as many
-# tokens again.
+# How a recipe's texts are split before BPE. A word keeps the space before it; spaces of their own would make half as
+# many tokens again.
 TINY_SPLITS = {
     # Figures by fours: a tiny model learns to copy a number of 8 figures from the question sooner in 2 to 4 tokens than
     # in 8. A date format and 'start of month' stay in one piece, so that BPE can make them one token.
