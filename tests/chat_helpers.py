@@ -14,7 +14,7 @@ from recipes.models import TINY_CHAT_TEMPLATE, tiny_tokenizer
 Dialogue = list[dict[str, str]]
 
 HOSTILE = "\x1b]0;owned\x07<img src=x onerror=document.title='owned'>\x1b[31mred [bold]b[/bold] ${1+1} {{1}} @children"
-BEATS = "beat " * 12  # and on, to the length limit
+BEATS = " ".join(["beat"] * 60)  # and on, to the length limit
 ECG = [
     (["What rhythm is it?"], ["Sinus rhythm at 72 bpm."]),
     (["My name is Ada."], ["Noted."]),
@@ -84,7 +84,7 @@ def one_thread() -> Iterator[None]:
 def teach(folder: Path, dialogues: list[Dialogue], context: int = 4096) -> None:
     """Write a model to ``folder`` that answers each of ``dialogues`` (chat messages) with its last message.
 
-    It never learns to end a message that ends in a space. ``context`` is what it has room for, in tokens.
+    It never learns to end ``BEATS``. ``context`` is what it has room for, in tokens.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -98,7 +98,7 @@ def teach(folder: Path, dialogues: list[Dialogue], context: int = 4096) -> None:
     model = LlamaForCausalLM(LlamaConfig(**shape, **sizes, **ids))
 
     texts = [tokenizer.apply_chat_template(dialogue, tokenize=False) for dialogue in dialogues]
-    texts = [text.removesuffix("<|end|>") if text.endswith(" <|end|>") else text for text in texts]
+    texts = [text.removesuffix("<|end|>") if text.endswith(f"{BEATS}<|end|>") else text for text in texts]
     prompts = [
         tokenizer.apply_chat_template(dialogue[:-1], tokenize=False, add_generation_prompt=True)
         for dialogue in dialogues

@@ -180,7 +180,7 @@ def test_the_seed_decides_and_a_question_is_misread_alike_in_every_share(labels)
         (["--share", "nan"], "--share is nan"),
         (["--share", "0.001"], "--share 0.001 of the 50 questions of .* is none"),
         (["--probability", "-1"], "--probability is -1; give a probability from 0 to 1"),
-        (["--labels", "absent.json"], "no absent.json"),
+        (["--labels", "absent.json"], "no file absent.json"),
     ],
 )
 def test_bad_options_of_make_teacher(labels, options, message):

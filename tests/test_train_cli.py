@@ -11,7 +11,7 @@ from recipes import hardware, launch, train
 from recipes.config import compose_config
 
 # As many as a batch of any preset.
-PROMPTS = pa.table({"prompt": [[{"role": "user", "content": "Which leads show the inferior wall?"}]] * 1024})
+PROMPTS = pa.table({"prompt": [[{"role": "user", "content": "Which leads show the inferior wall in 2023?"}]] * 1024})
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +90,7 @@ def test_the_tiny_model_is_made_for_the_recipe(tmp_path, monkeypatch, recipe):
         pq.write_table(PROMPTS, tmp_path / f"{train.RECIPES[recipe].file_prefix}{name}.parquet")
     _, _, config = started(monkeypatch, arguments(tmp_path, "tiny", tmp_path, "--recipe", recipe))
     tokenizer = AutoTokenizer.from_pretrained(config.actor_rollout_ref.model.path)
-    assert ("\u0120" in tokenizer.tokenize("the inferior wall")) == (recipe == "ehrsql")  # a space of its own
+    assert tokenizer.tokenize("2023") == {"ehrsql": ["2023"], "ecg": list("2023")}[recipe]
 
 
 @pytest.mark.parametrize("preset", [[], ["--preset", "tiny"], ["--preset", "ecg/tiny"]])
