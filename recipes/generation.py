@@ -121,6 +121,7 @@ class Generator:
             model=self.options.model_name,
             dtype=self.options.dtype,
             max_model_len=max_model_len,
+            # Of the engine, not of each request: equal seeds share their noise, and on a CPU vLLM fails on them.
             seed=self.options.seed,
             **hardware,
         )
@@ -128,7 +129,6 @@ class Generator:
             n=self.options.samples,
             temperature=self.options.temperature,
             max_tokens=self.options.max_response_length,
-            seed=self.options.seed,
             detokenize=False,
         )
         outputs = engine.generate([{"prompt_token_ids": ids} for ids in token_ids], sampling)

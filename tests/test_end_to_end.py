@@ -267,3 +267,22 @@ def test_evaluation_of_the_trained_model(work, sft_model):
         info["id"] for info in pd.read_parquet(dataset)["extra_info"]
     }
     assert results["summary"]["questions"] == 8
+
+
+SAMPLE = """
+import json, sys
+from recipes.generation import GenerationOptions, Generator
+prompts = [[{"role": "user", "content": f"What is the gender of patient {number}?"}] for number in range(8)]
+for seed in (0, 0, 1):
+    options = GenerationOptions(sys.argv[1], max_response_length=16, temperature=1.0, samples=4, seed=seed)
+    print("RESPONSES", json.dumps([response.text for response in Generator(options)(prompts)]))
+"""
+
+
+def test_samples_depend_on_the_seed_and_on_nothing_else(sft_model):
+    lines = run([sys.executable, "-c", SAMPLE, str(sft_model)]).splitlines()
+    first, again, other = (json.loads(line.partition(" ")[2]) for line in lines if line.startswith("RESPONSES"))
+    assert len(first) == 32
+    assert first == again
+    assert first != other
+    assert any(len(set(first[start : start + 4])) > 1 for start in range(0, 32, 4))  # samples of a prompt differ
