@@ -8,12 +8,12 @@ executed in the sandbox.
 """
 
 import argparse
+import os
 import socket
 import sys
 from contextlib import closing, suppress
 from pathlib import Path
 
-from dotenv import load_dotenv
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -23,7 +23,8 @@ from recipes.chat_conversation import Conversation
 from recipes.chat_models import ChatModel, ChatOptions, find_model, forbid_network, last_stage
 from recipes.chat_tasks import EcgTask, EhrsqlTask, Task
 from recipes.chat_text import Piece
-from recipes.config import CONFIG_DIR
+from recipes.pipeline.registry import RECIPES
+from recipes.pipeline.settings import load_environment
 
 HOST = "127.0.0.1"  # of the page: this machine only
 
@@ -114,7 +115,7 @@ def make_task(args: argparse.Namespace) -> Task:
     """
     if args.recipe == "ecg":
         return EcgTask(args.think)
-    return EhrsqlTask(args.prompt, args.db_path or args.output_dir / "data" / "mimic_iv.sqlite")
+    return EhrsqlTask(args.prompt, args.db_path)
 
 
 def find_models(args: argparse.Namespace) -> dict[str, str]:
@@ -147,10 +148,12 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--recipe", choices=("ecg", "ehrsql"), default="ecg", help="default: ecg")
     parser.add_argument("--models", nargs="+", help="stages, folders or hub ids; default: the recipe's last stage")
-    parser.add_argument("--output_dir", type=Path, help="the recipe's OUTPUT_DIR; default: outputs/<recipe>_tiny")
+    parser.add_argument(
+        "--output_dir", type=Path, help="that of a run; default: by OUTPUT_DIR and PRESET, as for a run"
+    )
     parser.add_argument("--think", action="store_true", help="ecg: the system prompt of a model trained to reason")
-    parser.add_argument("--db_path", type=Path, help="ehrsql: the database; default: that of the output folder's demo")
-    parser.add_argument("--prompt", default="question_only", help="ehrsql: as in training; default: question_only")
+    parser.add_argument("--db_path", type=Path, help="ehrsql: the database; default: EHR_DB, or the run's demo")
+    parser.add_argument("--prompt", help="ehrsql: as in training; default: by PRESET")
     parser.add_argument("--max_response_length", type=int, default=512, help="in tokens; default: 512")
     parser.add_argument("--temperature", type=float, default=0.0, help="default: 0, greedy")
     parser.add_argument("--seed", type=int, default=0, help="of sampling; default: 0")
@@ -167,8 +170,12 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"--temperature is {args.temperature:g}; give 0 (greedy) or more")
     if args.seed < 0:
         raise InputError(f"--seed is {args.seed}; give 0 or more")
-    load_dotenv(CONFIG_DIR.parent / ".env")
-    args.output_dir = args.output_dir or Path("outputs") / f"{args.recipe}_tiny"
+    load_environment(os.environ)
+    run = RECIPES[args.recipe](os.environ, [])
+    args.output_dir = args.output_dir or run.folder
+    args.prompt = args.prompt or run.block.prompt
+    args.db_path = args.db_path or Path(os.environ.get("EHR_DB") or args.output_dir / "data" / "mimic_iv.sqlite")
+    args.think = args.think or os.environ.get("THINK") == "1"
     if args.ui:
         check_port(args.port)
     task = make_task(args)

@@ -1,13 +1,7 @@
-"""Composes this repository's Hydra configs on top of verl's, and says in one line what is wrong with an override.
+"""Composes this repository's Hydra configs on top of verl's, and says in one line what is wrong with an override."""
 
-``python -m recipes.config CONFIG [override...]`` checks the overrides before a long run starts, and prints the
-``recipe`` block as shell assignments (``RECIPE_MODEL=tiny`` ...) for the scripts.
-"""
-
-import argparse
 import importlib.util
 import math
-import shlex
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -72,24 +66,10 @@ def _check_numbers(config: DictConfig) -> None:
             raise InputError(f"{key} is {value}; give a {'whole ' if whole else ''}number above 0")
 
 
-def _assignments(block: DictConfig, prefix: str) -> list[str]:
-    lines = []
-    for key, value in block.items():
-        name = f"{prefix}_{key}".upper()
-        if isinstance(value, DictConfig):
-            lines += _assignments(value, name)
-        else:
-            lines.append(f"{name}={shlex.quote('' if value is None else str(value))}")
-    return lines
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="a file of configs/ without its ending, e.g. ehrsql_grpo")
-    parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. preset=tiny trainer.save_freq=5")
-    args = parser.parse_args(argv)
-    print("\n".join(_assignments(compose_config(args.config, args.overrides).recipe, "recipe")))
-
-
-if __name__ == "__main__":
-    main()
+def preset_of(model: str, folder: str = "") -> str | None:
+    """The preset of ``configs/preset/<folder>`` that is made for ``model``, None if there is none."""
+    for path in sorted((CONFIG_DIR / "preset" / folder).glob("*.yaml")):
+        base = CONFIG_DIR / "preset" / path.name  # a recipe's preset has its model from the preset of the same name
+        if base.is_file() and OmegaConf.load(base).recipe.get("model") == model:
+            return path.stem
+    return None

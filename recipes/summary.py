@@ -1,9 +1,9 @@
 """Compares evaluations of one recipe's stages, and draws the training curve.
 
 ``python -m recipes.summary --runs start=RESULTS grpo=RESULTS --metrics grpo.jsonl --out_dir D`` prints a table of
-the runs with paired differences to the first one and writes ``summary.json``, ``summary.md`` and
-``validation_accuracy.png`` to ``D``. RESULTS is a ``results.json`` of ``evaluate``, of any recipe, or a folder; of the
-files in a folder the newest is taken.
+the runs with paired differences to the first one. It writes ``summary.html`` (all of it, with three test questions),
+``summary.md``, ``summary.json`` and ``validation_accuracy.png`` to ``D``. RESULTS is a ``results.json`` of
+``evaluate``, of any recipe, or a folder; of the files in a folder the newest is taken.
 
 Where the runs hold wrong answers that a misreading gives, a table of them and ``misreadings.png`` are added; see
 ``recipes.summary_misreadings``.
@@ -25,15 +25,19 @@ from data_prep.atomic import atomic_output, check_folder
 from data_prep.errors import InputError
 from recipes.evaluation_results import Run, check_same_questions, read_run, read_text, recipe_module
 from recipes.statistics import paired_bootstrap
+from recipes.summary_examples import examples, examples_markdown
 from recipes.summary_misreadings import (
+    TITLE,
     Counts,
     count_misreadings,
     draw_misreadings,
     misreadings_markdown,
+    misreadings_rows,
     misreadings_table,
 )
+from recipes.summary_page import render_summary
 
-CHART, MISREADINGS_CHART = "validation_accuracy.png", "misreadings.png"
+PAGE, CHART, MISREADINGS_CHART = "summary.html", "validation_accuracy.png", "misreadings.png"
 TRAINING = "critic/score/mean"  # the mean reward of the training rollouts, as verl names it
 
 
@@ -151,15 +155,25 @@ def print_table(comparison: dict[str, dict[str, Any]], console: Console) -> None
     console.print(table)
 
 
+def rows(comparison: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """The table as text, the heading first."""
+    first, *_ = comparison
+    heading = ["", "questions", *comparison]
+    body = [
+        [name, f"{figure['questions']:,}", *(" ".join(filter(None, cells(run[name]))) for run in comparison.values())]
+        for name, figure in comparison[first].items()
+    ]
+    return [heading, *body]
+
+
 def markdown(comparison: dict[str, dict[str, Any]], validation: dict[int, float], misreadings: Counts) -> str:
     """The table, the first and last validation and the chart, and those of misreadings if any, for ``summary.md``."""
     first, *_ = comparison
     explanation = f"after each value the difference to {first}, paired 95 % interval"
     lines = ["# Test results", "", f"In percent unless named otherwise; {explanation}.", ""]
-    lines += [f"| | questions | {' | '.join(comparison)} |", f"| --- |{' ---: |' * (1 + len(comparison))}"]
-    for name, figure in comparison[first].items():
-        values = (" ".join(filter(None, cells(run[name]))) for run in comparison.values())
-        lines.append(f"| {name} | {figure['questions']:,} | {' | '.join(values)} |")
+    heading, *body = rows(comparison)
+    lines += [f"| {' | '.join(heading)} |".replace("|  |", "| |"), f"| --- |{' ---: |' * (1 + len(comparison))}"]
+    lines += [f"| {' | '.join(row)} |" for row in body]
     ends = [f"{100 * validation[step]:.1f} % at step {step}" for step in (min(validation), max(validation))]
     lines += ["", f"Greedy validation: {' and '.join(ends)}.", ""]
     lines += [f"![greedy validation over training steps]({CHART})"]
@@ -185,6 +199,53 @@ def parse_runs(texts: Sequence[str]) -> dict[str, Path]:
     return runs
 
 
+def summarize(
+    paths: dict[str, Path], metrics: Sequence[Path], out_dir: Path, console: Console, commands: dict[str, str]
+) -> Path:
+    """Print the tables and write everything to ``out_dir``; return the page. ``commands``: to go on with, by what for.
+
+    Raises:
+        InputError: a file is missing or malformed, the runs do not belong together, or ``out_dir`` cannot be written.
+    """
+    runs = {label: read_run(path) for label, path in paths.items()}
+    recipe = recipe_module(next(iter(runs.values())).recipe)
+    curves = read_curves(metrics, recipe.VALIDATION)
+    comparison = compare(runs)
+    misreadings = count_misreadings(runs)
+    chosen = examples(runs) if len(runs) > 1 else {}
+    check_folder(out_dir)
+    print_table(comparison, console)
+    if misreadings:
+        console.print(misreadings_table(misreadings))
+
+    sources = {label: str(run.file) for label, run in runs.items()}
+    content = {"files": sources, "runs": comparison, "curves": curves}
+    content |= {"misreadings": misreadings} if misreadings else {}
+    _write(out_dir / "summary.json", json.dumps(content, indent=1) + "\n")
+    lines = [markdown(comparison, curves[recipe.VALIDATION], misreadings).rstrip("\n")]
+    _write(out_dir / "summary.md", "\n".join([*lines, *examples_markdown(chosen, list(runs))]).rstrip("\n") + "\n")
+    charts = {f"greedy validation over training steps: {recipe.TITLE}": out_dir / CHART}
+    with atomic_output(out_dir / CHART) as partial:
+        draw_curves(curves, recipe, partial)
+    first, *_ = runs
+    explanation = f"in percent unless named otherwise; after each value the difference to {first}, paired 95 % interval"
+    tables = {f"Test results, {explanation}": rows(comparison)}
+    if misreadings:
+        charts["wrong answers by misreading"] = out_dir / MISREADINGS_CHART
+        with atomic_output(out_dir / MISREADINGS_CHART) as partial:
+            draw_misreadings(misreadings, partial)
+        tables[TITLE] = misreadings_rows(misreadings)
+    page = out_dir / PAGE
+    title = f"{recipe.TITLE}: {', '.join(runs)}"
+    _write(page, render_summary(title, tables, charts, chosen, list(runs), commands))
+    return page
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_output(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m recipes.summary", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -195,33 +256,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--out_dir", type=Path, required=True, help="folder for the summary, made if need be")
     args = parser.parse_args(argv)
-
-    runs = {label: read_run(path) for label, path in parse_runs(args.runs).items()}
-    recipe = recipe_module(next(iter(runs.values())).recipe)
-    curves = read_curves(args.metrics, recipe.VALIDATION)
-    comparison = compare(runs)
-    misreadings = count_misreadings(runs)
-    check_folder(args.out_dir)
-    print_table(comparison, Console())
-    if misreadings:
-        Console().print(misreadings_table(misreadings))
-    results, text, chart = (args.out_dir / name for name in ("summary.json", "summary.md", CHART))
-    written = [results, text, chart]
-    with atomic_output(results) as partial:
-        sources = {label: str(run.file) for label, run in runs.items()}
-        content = {"files": sources, "runs": comparison, "curves": curves}
-        if misreadings:
-            content["misreadings"] = misreadings
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    with atomic_output(text) as partial:
-        partial.write_text(markdown(comparison, curves[recipe.VALIDATION], misreadings), encoding="utf-8")
-    with atomic_output(chart) as partial:
-        draw_curves(curves, recipe, partial)
-    if misreadings:
-        written.append(args.out_dir / MISREADINGS_CHART)
-        with atomic_output(written[-1]) as partial:
-            draw_misreadings(misreadings, partial)
-    print(f"Wrote {', '.join(map(str, written[:-1]))} and {written[-1]}")
+    page = summarize(parse_runs(args.runs), args.metrics, args.out_dir, Console(), {})
+    print(f"Wrote {page}, summary.md, summary.json and charts beside it; they hold questions, treat them like the data")
 
 
 if __name__ == "__main__":

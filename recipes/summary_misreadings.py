@@ -32,17 +32,22 @@ def misreadings_table(counts: Counts) -> Table:
     table = Table(title=TITLE, caption=EXPLANATION)
     for column in ("", *counts):
         table.add_column(column, justify="right" if column else "left")
-    for name in _names(counts):
-        table.add_row(name, *_cells(counts, name))
+    for row in misreadings_rows(counts)[1:]:
+        table.add_row(*row)
     return table
+
+
+def misreadings_rows(counts: Counts) -> list[list[str]]:
+    """The table as text, the heading first."""
+    return [["", *counts], *([name, *_cells(counts, name)] for name in _names(counts))]
 
 
 def misreadings_markdown(counts: Counts, chart: str) -> Iterator[str]:
     """The same as lines of Markdown, with the image ``chart`` below."""
     yield from ["", f"## {TITLE}", "", f"{EXPLANATION.capitalize()}.", ""]
-    yield from [f"| | {' | '.join(counts)} |", f"| --- |{' ---: |' * len(counts)}"]
-    for name in _names(counts):
-        yield f"| {name} | {' | '.join(_cells(counts, name))} |"
+    (_, *labels), *body = misreadings_rows(counts)
+    yield from [f"| | {' | '.join(labels)} |", f"| --- |{' ---: |' * len(labels)}"]
+    yield from (f"| {' | '.join(row)} |" for row in body)
     yield from ["", f"![wrong answers by misreading]({chart})"]
 
 

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dotenv import load_dotenv
-from omegaconf import OmegaConf
 
 from data_prep.errors import InputError
 from recipes import hardware
-from recipes.config import CONFIG_DIR
+from recipes.config import preset_of
 from recipes.launch import REPO, launch, override
 from recipes.models import prepare
 
@@ -37,10 +36,8 @@ RECIPES = {
 
 def preset_for(model: str, recipe: Recipe) -> str:
     """The recipe's preset made for ``model``; for a model that none names, the smallest on a CPU, its own on a GPU."""
-    for path in sorted((CONFIG_DIR / "preset" / recipe.preset_folder).glob("*.yaml")):
-        base = CONFIG_DIR / "preset" / path.name  # a recipe's preset has its model from the one of the same name
-        if base.is_file() and OmegaConf.load(base).recipe.get("model") == model:
-            return path.stem
+    if preset := preset_of(model, recipe.preset_folder):
+        return preset
     return "tiny" if hardware.choose(hardware.find_gpus()) == "cpu" else recipe.gpu_preset
 
 

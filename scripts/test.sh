@@ -3,8 +3,7 @@
 #   bash scripts/test.sh [pytest arguments ...]   e.g. bash scripts/test.sh -k reward
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
-bash scripts/setup.sh
-PATH=$(realpath "$VENV/bin"):$PATH
+set_up
 
 ruff check .
 # Two files at a time: with more, the tests that start vLLM would need more memory than a laptop has.

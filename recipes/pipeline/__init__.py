@@ -1,0 +1,1 @@
+"""The stages of each recipe, from nothing to results. ``recipes.run`` runs them."""

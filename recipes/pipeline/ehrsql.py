@@ -1,0 +1,77 @@
+"""The EHRSQL recipe: raw tables -> database -> questions -> parquet -> SFT -> GRPO -> evaluation."""
+
+from pathlib import Path
+
+from data_prep.errors import InputError
+from recipes.pipeline.recipe import Recipe
+from recipes.pipeline.stages import Stages
+
+# The options of the EHRSQL-2024 shared task.
+DATABASE_OPTIONS = [
+    *("--num_patient", "100", "--timeshift", "--current_time", "2100-12-31 23:59:00", "--start_year", "2100"),
+    *("--time_span", "0", "--cur_patient_ratio", "0.1"),
+]
+
+
+class Ehrsql(Recipe):
+    """``EHRSQL_DATA``, ``EHR_DB`` and ``EHRSQL_TEACHER`` name data; without them, the run makes a demo."""
+
+    name, preset_folder = "ehrsql", ""
+    train_file, valid_file, test_file = "train.parquet", "valid.parquet", "test.parquet"
+    start_label = "start"
+
+    @property
+    def database(self) -> Path:
+        return Path(self.environ.get("EHR_DB") or self.folder / "data" / "mimic_iv.sqlite")
+
+    def default_preset(self) -> str:
+        return "tiny"
+
+    def prepare_data(self, stages: Stages) -> None:
+        data, given = self.folder / "data", self.environ.get("EHRSQL_DATA")
+        teacher, imitated = self.environ.get("EHRSQL_TEACHER"), []
+        if not teacher and not given and self.block.teacher.demo:
+            teacher = str(data / "questions" / "train" / "teacher.json")
+        if teacher:
+            imitated = [
+                "--teacher_labels",
+                teacher,
+                *(["--executing_only"] if self.block.teacher.executing_only else []),
+            ]
+        else:
+            imitated = ["--gold_sql_share", str(self.block.gold_sql_share)]
+
+        own = [given or "", self.environ.get("EHR_DB") or ""]
+        stages.same_data(*own, str(self.seed), self.block.prompt, *imitated[1:])
+        if self.environ.get("EHRSQL_TEACHER"):
+            stages.after_files([Path(teacher)])
+        if given:
+            if not self.environ.get("EHR_DB"):
+                raise InputError("EHRSQL_DATA is set, but EHR_DB is not; name the SQLite database of the questions")
+            questions = Path(given)
+            stages.after_files([self.database, *sorted(questions.glob("*/*.json"))])
+        else:
+            questions = data / "questions"
+            self._make_demo(stages, data, questions)
+        program = [
+            *("python", "-m", "data_prep.ehrsql", "--data_dir", str(questions), "--db", str(self.database)),
+            *("--out_dir", str(self.parquet), "--seed", str(self.seed), "--prompt", self.block.prompt, *imitated),
+        ]
+        self.parquet_and_model(stages, program)
+
+    def _make_demo(self, stages: Stages, data: Path, questions: Path) -> None:
+        tree, program = data / "mimic_iv_tree", ["python", "-m"]
+        stages.stage("demo_ehr", tree, [*program, "data_prep.make_demo_ehr", "--out_dir", str(tree)])
+        build = [*program, "data_prep.build_ehr_db", "--data_dir", str(tree), "--out_dir", str(data), *DATABASE_OPTIONS]
+        stages.stage("database", self.database, build)
+        ask = [*program, "data_prep.make_demo_questions", "--db", str(self.database), "--out_dir", str(questions)]
+        stages.stage("questions", questions, [*ask, "--train", "6000"])
+
+    def test_set(self) -> Path:
+        test = self.parquet / self.test_file
+        if test.is_file() or not self.parquet.is_dir():
+            return test
+        return self.parquet / self.valid_file  # EHRSQL's test labels may be missing
+
+    def dataset(self) -> list[str]:
+        return ["--dataset_path", str(self.test_set()), "--db_path", str(self.database)]

@@ -1,0 +1,206 @@
+"""The stages around verl that all recipes share: start model, SFT, GRPO, export, evaluation."""
+
+from abc import ABC, abstractmethod
+from collections.abc import MutableMapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from omegaconf import DictConfig, OmegaConf
+from pyarrow.parquet import read_metadata
+
+from data_prep.errors import InputError
+from recipes.config import compose_config
+from recipes.models import MADE_HERE
+from recipes.pipeline.settings import Overrides, output_folder, parse_override, sort_overrides, whole_number
+from recipes.pipeline.stages import Stages
+
+CHOICES = ("preset", "hardware")  # Hydra takes each choice once: as an override they replace the variables
+
+
+MISSING = object()
+
+
+class Recipe(ABC):
+    """A run of a recipe, as the environment and the overrides describe it.
+
+    Raises:
+        InputError: a setting is bad. Nothing has been written then.
+    """
+
+    name: ClassVar[str]  # the beginning of the names of its configs
+    preset_folder: ClassVar[str]  # below configs/preset, with a slash at its end
+    choices: ClassVar[tuple[str, ...]] = CHOICES
+    test_file: ClassVar[str]
+    valid_file: ClassVar[str]
+    train_file: ClassVar[str]
+    start_label: ClassVar[str]  # of the evaluation before GRPO
+
+    def __init__(self, environ: MutableMapping[str, str], overrides: Sequence[str]):
+        self.environ = environ
+        self.overrides: Overrides = sort_overrides(overrides, self.choices)
+        self.seed = whole_number(environ, "SEED", 0, "a whole number of at most nine digits") or 0
+        self.num_samples = whole_number(environ, "NUM_SAMPLES", 1, "a number of test questions, or nothing for all")
+        preset = self.overrides.choices.get("preset") or environ.get("PRESET") or self.default_preset()
+        self.preset = preset.removeprefix(self.preset_folder)
+        self.folder = output_folder(environ.get("OUTPUT_DIR") or f"outputs/{self.name}_{self.preset}")
+        self.parquet, self.models, self.results = (self.folder / part for part in ("data/parquet", "models", "results"))
+        self.start_model = ""
+
+    @abstractmethod
+    def default_preset(self) -> str: ...
+
+    @abstractmethod
+    def prepare_data(self, stages: Stages) -> None:
+        """From raw data to parquet files and a start model."""
+
+    # --- settings -----------------------------------------------------------------------------------------------------
+
+    def sft_config(self) -> tuple[str, list[str]]:
+        """Name and choices of SFT."""
+        return f"{self.name}_sft", [f"preset={self.preset_folder}{self.preset}", *self.overrides.of_sft()]
+
+    def grpo_config(self) -> tuple[str, list[str]]:
+        """Name and choices of GRPO."""
+        hardware = self.overrides.choices.get("hardware") or self.environ.get("HARDWARE_CONFIG")
+        choices = [f"preset={self.preset_folder}{self.preset}", *self.overrides.recipe]
+        return f"{self.name}_grpo", [*choices, *([f"hardware={hardware}"] if hardware else [])]
+
+    @cached_property
+    def block(self) -> DictConfig:
+        """The block ``recipe`` of the configs: the preset with the overrides."""
+        return compose_config(*self.grpo_config()).recipe
+
+    def check(self, sft_only: bool) -> None:
+        """Compose the configs of all trainers.
+
+        Raises:
+            InputError: an override or a choice does not exist, or a setting is bad.
+        """
+        name, choices = self.sft_config() if sft_only else self.grpo_config()
+        compose_config(name, [*choices, *self.overrides.trainer])
+        preset = compose_config(f"{self.name}_grpo", [f"preset={self.preset_folder}{self.preset}"])
+        for text in self.overrides.recipe:  # Hydra takes +recipe.sft.epochz=3, which no program reads
+            key = parse_override(text).key_or_group
+            if OmegaConf.select(preset, key, default=MISSING) is MISSING:
+                raise InputError(f"cannot use the override {text}: the presets have no {key}; configs/preset lists all")
+        for key in ("sft.enabled", "teacher.demo", "teacher.executing_only"):
+            block, _, setting = key.partition(".")
+            value = self.block.get(block, {}).get(setting, False)
+            if not isinstance(value, bool):
+                raise InputError(f"recipe.{key}={value}: use true or false")
+        if self.trains_sft() and not sft_only:  # a mistake for SFT alone shows before GRPO has run
+            compose_config(*self.sft_config())
+
+    def trains_sft(self) -> bool:
+        return self.block.sft.get("enabled", True)
+
+    # --- stages -------------------------------------------------------------------------------------------------------
+
+    def run_sft(self, stages: Stages) -> None:
+        """From nothing to the SFT model, which ``start_model`` is then."""
+        self.prepare_data(stages)
+        self.start_model = str(self.train_sft(stages, overrides=self.overrides.trainer))
+
+    def run(self, stages: Stages) -> None:
+        """From nothing to the results: SFT where the preset asks for it, GRPO, evaluations before and after."""
+        self.prepare_data(stages)
+        if not stages.dry_run:
+            self.check_test_set()
+        if self.trains_sft():
+            self.start_model = str(self.train_sft(stages))
+        self.train_grpo(stages)
+        self.evaluate(stages, self.start_label, self.start_model)
+        self.evaluate(stages, "grpo", str(self.models / "grpo"))
+
+    def parquet_and_model(self, stages: Stages, program: Sequence[str]) -> None:
+        """Data preparation by ``program``, and the start model."""
+        model = self.block.model
+        self.start_model = str(self.models / model) if model in MADE_HERE else model
+        make = ["python", "-m", "recipes.models", model, "--out_dir", self.start_model]
+        if model == "tiny":  # its tokenizer is trained on the data
+            stages.stage("parquet", self.parquet, program)
+            corpus = [str(self.parquet / file) for file in ("sft_train.parquet", self.train_file)]
+            seed = ["--seed", str(self.seed), "--recipe", self.name]
+            stages.stage("model", Path(self.start_model), [*make, *seed, "--corpus", *corpus])
+        else:
+            stages.stage("model", Path(self.start_model), make)
+            length = ["--tokenizer", self.start_model, "--max_prompt_length", str(self.block.max_prompt_length)]
+            stages.stage("parquet", self.parquet, [*program, *length])
+
+    def check_test_set(self) -> None:
+        """Before the training whose result it is to measure.
+
+        Raises:
+            InputError: there are no test questions, or fewer than ``NUM_SAMPLES``.
+        """
+        test = self.test_set()
+        if not test.is_file():
+            raise InputError(f"no {test}: the data have no questions for the test; give more of them")
+        rows = read_metadata(test).num_rows
+        if (self.num_samples or 1) > rows:
+            raise InputError(
+                f"NUM_SAMPLES={self.num_samples}, but {test} has {rows} questions; lower it, or leave it out for all"
+            )
+
+    def test_set(self) -> Path:
+        return self.parquet / self.test_file
+
+    def train_sft(
+        self, stages: Stages, name: str = "sft", overrides: Sequence[str] = (), pairs: Path | None = None
+    ) -> Path:
+        """SFT of the start model on ``pairs``, and its export, which is returned."""
+        config, choices = self.sft_config()
+        checkpoints, model = self.folder / name, self.models / name
+        program = [
+            *("python", "-m", "recipes.launch", config, *choices),
+            f"data.train_files={pairs or self.parquet / 'sft_train.parquet'}",
+            f"data.val_files={self.parquet / 'sft_valid.parquet'}",
+            f"model.path={self.start_model}",
+            f"trainer.seed={self.seed}",
+            f"trainer.default_local_dir={checkpoints}",
+            *overrides,
+        ]
+        stages.training(name, checkpoints, program)
+        self.export(stages, name)
+        return model
+
+    def train_grpo(self, stages: Stages) -> None:
+        """GRPO from the start model, and its export."""
+        config, choices = self.grpo_config()
+        checkpoints = self.folder / "grpo"
+        program = [
+            *("python", "-m", "recipes.launch", config, *choices),
+            f"data.train_files={self.parquet / self.train_file}",
+            f"data.val_files={self.parquet / self.valid_file}",
+            f"data.seed={self.seed}",
+            f"actor_rollout_ref.model.path={self.start_model}",
+            f"trainer.default_local_dir={checkpoints}",
+            *self.overrides.trainer,
+        ]
+        stages.training("grpo", checkpoints, program)
+        self.export(stages, "grpo")
+
+    def export(self, stages: Stages, name: str) -> None:
+        """The Hugging Face folder of a training run, compared with its policy."""
+        program = [
+            *("python", "-m", "recipes.export", "--checkpoint_dir", str(self.folder / name)),
+            *("--start_model", self.start_model, "--prompts", str(self.parquet / self.valid_file)),
+            *("--out_dir", str(self.models / name)),
+        ]
+        stages.stage(f"export_{name}", self.models / name, program)
+
+    def evaluate(self, stages: Stages, label: str, model: str) -> None:
+        """On the test questions."""
+        folder = self.results / label
+        number = ["--num_samples", str(self.num_samples)] if self.num_samples else []
+        program = [
+            *("python", "-m", "recipes.evaluate", *self.dataset()),
+            *("--max_response_length", str(self.block.max_response_length), *number),
+            *("--model_name", model, "--output_dir", str(folder)),
+        ]
+        stages.stage(f"evaluate_{label}", folder, program)
+
+    @abstractmethod
+    def dataset(self) -> list[str]:
+        """The arguments of ``evaluate`` that say which questions."""

@@ -1,0 +1,257 @@
+"""Runs a recipe from nothing to its results. Run it again to go on where it stopped: finished stages are skipped.
+
+``python -m recipes.run ehrsql [override...]`` makes or takes data, trains and evaluates; ``scripts/run_*.sh`` set
+everything up and call it. Environment variables (``.env.sample`` lists them) and Hydra overrides say what to run.
+What the programs print goes to ``OUTPUT_DIR/logs``.
+"""
+
+import argparse
+import os
+import shlex
+import shutil
+import signal
+import sys
+import webbrowser
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig
+from pyarrow.parquet import read_metadata
+
+from data_prep.atomic import DISK_ERRORS
+from data_prep.errors import InputError
+from recipes import doctor, launch
+from recipes.config import compose_config
+from recipes.pipeline.console import RunConsole
+from recipes.pipeline.process import ProgramFailed, adopt_orphans, run_program
+from recipes.pipeline.progress import TrainingProgress
+from recipes.pipeline.recipe import Recipe
+from recipes.pipeline.registry import RECIPES
+from recipes.pipeline.settings import REPO, load_environment
+from recipes.pipeline.sft_options import add_sft_options, check_sft_options, sft_overrides
+from recipes.pipeline.stages import DryRun, Stages
+from recipes.summary import summarize
+
+FULL = 64 * 2**20  # bytes; with less, the disk counts as full
+
+
+def run(recipe: Recipe, sft_only: bool, console: RunConsole) -> None:
+    """All stages, then the summary.
+
+    Raises:
+        InputError: a check or a stage failed, or another run is using the folder.
+    """
+    checks = doctor.run_checks(recipe.folder, recipe.name)
+    if failed := [f"{check.name}: {check.found}; {check.remedy}" for check in checks if check.status == "fail"]:
+        raise InputError("the recipe can't run here: " + " | ".join(failed))
+    console.header(f"{recipe.name}, preset {recipe.preset}", header_rows(recipe, checks))
+    with session(recipe, console) as stages:
+        if sft_only:
+            recipe.run_sft(stages)
+            console.rich.print(f"model: {recipe.start_model}")
+            return
+        recipe.run(stages)
+        finish(recipe, console)
+
+
+@contextmanager
+def session(recipe: Recipe, console: RunConsole) -> Iterator[Stages]:
+    """The stages of the recipe's folder, for this run alone."""
+    with locked(recipe.folder):
+        yield Stages(recipe.folder, executor(recipe, console), console.skipped)
+
+
+def header_rows(recipe: Recipe, checks: Sequence[doctor.Check]) -> dict[str, str]:
+    """What the run works with, and what may go wrong."""
+    found = {check.name: check.found for check in checks}
+    rows = {
+        "model": str(recipe.block.model),
+        "data": found.get("EHRSQL data") or found.get("ECG data", ""),
+        "hardware": f"{found['hardware']}, {found['CPU cores']} cores, {found['memory']}",
+        "folder": str(recipe.folder),
+    }
+    warnings = [f"{check.name}: {check.found}; {check.remedy}" for check in checks if check.status == "warn"]
+    return rows | ({"warning": " | ".join(warnings)} if warnings else {})
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One run at a time in ``folder``.
+
+    Raises:
+        InputError: another run is there, or the folder cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"another run is using {folder}; wait for it, or choose another OUTPUT_DIR") from None
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}; choose another OUTPUT_DIR") from error
+    with lock:
+        yield
+
+
+def executor(recipe: Recipe, console: RunConsole) -> Callable[[str, Sequence[str], Callable[[], None]], None]:
+    """What runs the program of a stage."""
+
+    def execute(name: str, program: Sequence[str], each_second: Callable[[], None]) -> None:
+        log = recipe.folder / "logs" / f"{name}.log"
+        progress = training_progress(program) if "recipes.launch" in program else None
+        with console.stage(name, log) as show:
+
+            def tick() -> None:
+                each_second()
+                if progress:
+                    progress.read()
+                    show(progress.text(), progress.share())
+                else:
+                    show("", 0)
+
+            try:
+                run_program(program, log, program_environment(), REPO, tick)
+                if progress:
+                    progress.read()
+                    show(progress.summary(), 1)
+            except ProgramFailed as failure:
+                fail(recipe, name, log, failure)
+
+    return execute
+
+
+def fail(recipe: Recipe, name: str, log: Path, failure: ProgramFailed) -> NoReturn:
+    """verl, torch and Ray tell of a full disk in many ways and many lines."""
+    for line in failure.last_lines:
+        print(f"  | {line[:200]}", file=sys.stderr)
+    cause = f"{failure.cause[:500]}; log: {log}"
+    if shutil.disk_usage(recipe.folder).free < FULL:
+        cause = f"the disk of {recipe.folder} is full; free space"
+    raise InputError(f"stage {name} failed: {cause}; then the same command goes on from here")
+
+
+def program_environment() -> dict[str, str]:
+    """Where PYTHONDONTWRITEBYTECODE is set, as in many containers, each program compiles torch and vLLM anew: 20 s."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
+def training_progress(program: Sequence[str]) -> TrainingProgress:
+    """Of ``python -m recipes.launch CONFIG [override...]``."""
+    config = compose_config(program[3], list(program[4:]))
+    return TrainingProgress(Path(config.trainer.default_local_dir) / "metrics", total_steps(config))
+
+
+def total_steps(config: DictConfig) -> int | None:
+    if config.trainer.total_training_steps:
+        return config.trainer.total_training_steps
+    file = Path(config.data.train_files)
+    if not file.is_file():
+        return None
+    return read_metadata(file).num_rows // config.data.train_batch_size * config.trainer.total_epochs
+
+
+def finish(recipe: Recipe, console: RunConsole) -> None:
+    """The tables, the page, and what to do next."""
+    runs = {label: recipe.results / label for label in (recipe.start_label, "grpo")}
+    commands = next_commands(recipe)
+    page = summarize(runs, [recipe.folder / "grpo" / "metrics"], recipe.folder / "summary", console.rich, commands)
+    places = {"page": page, "model": recipe.models / "grpo", "answers": recipe.results, "logs": recipe.folder / "logs"}
+    for name, place in places.items():
+        console.rich.print(f"  {name:9}{place}")
+    for what, command in commands.items():
+        console.rich.print(f"# {what}\n{command}")
+    if sys.stdout.isatty() and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        webbrowser.open(page.as_uri())
+
+
+def next_commands(recipe: Recipe) -> dict[str, str]:
+    """Command lines to go on with, by what for."""
+    again = f"PRESET={recipe.preset} SEED={recipe.seed} OUTPUT_DIR={recipe.folder}"
+    script, steps = f"bash scripts/run_grpo_{recipe.name}.sh", 2 * (recipe.block.grpo.steps or 0)
+    evaluation = [
+        ".venv/bin/evaluate",
+        *recipe.dataset(),
+        "--max_response_length",
+        str(recipe.block.max_response_length),
+    ]
+    data = {"ehrsql": "EHRSQL_DATA=data/ehrsql EHR_DB=data/mimic_iv.sqlite", "ecg": "ECG_DATA=ECG-Expert-QA"}
+    commands = {
+        "talk to the model": f"bash scripts/chat_with_model.sh --recipe {recipe.name} --output_dir {recipe.folder}",
+        "evaluate it again": shlex.join([*evaluation, "--model_name", str(recipe.models / "grpo")]),
+    }
+    if steps:
+        commands["train for twice as many steps"] = f"{again} {script} recipe.grpo.steps={steps}"
+    return commands | {"real data (README)": f"{data[recipe.name]} OUTPUT_DIR={recipe.folder}_real {script}"}
+
+
+def show_programs(recipe: Recipe, sft_only: bool) -> None:
+    """Print the programs of all stages, ready to copy; of verl's trainers, their own command lines."""
+
+    def show(name: str, program: Sequence[str]) -> None:
+        print(f"# {name}")
+        if "recipes.launch" not in program:
+            print(shlex.join(program))
+            return
+        before = dict(os.environ)
+        trainer, environ = launch.command(program[3], list(program[4:]), check=False)
+        added = [f"{key}={value}" for key, value in environ.items() if before.get(key) != value]
+        print(shlex.join(["env", *added, "python", *trainer[1:]]))
+
+    (recipe.run_sft if sft_only else recipe.run)(DryRun(show))
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage."""
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(
+        prog="recipes.run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("recipe", choices=RECIPES, help="what to run")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. preset=tiny recipe.grpo.steps=60 algo=dapo")
+    parser.add_argument("--sft_only", action="store_true", help="end after SFT; overrides are those of SFT's config")
+    parser.add_argument("--dry_run", action="store_true", help="print the programs of all stages, and run nothing")
+    parser.add_argument("--verbose", action="store_true", help="show what the programs print, too")
+    add_sft_options(parser)
+    args = parser.parse_intermixed_args(argv)
+    if problem := check_sft_options(args):
+        parser.error(problem)
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(argv)
+    load_environment(os.environ)
+    overrides = [*sft_overrides(args, os.environ, RECIPES[args.recipe]), *args.overrides]
+    recipe = RECIPES[args.recipe](os.environ, overrides)
+    recipe.check(args.sft_only)
+    if args.dry_run:
+        show_programs(recipe, args.sft_only)
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    adopt_orphans()
+    try:
+        run(recipe, args.sft_only, RunConsole(args.verbose))
+    except KeyboardInterrupt:
+        print(f"\nstopped; the same command goes on from here ({recipe.folder})", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise InputError(
+            f"cannot write below {recipe.folder}: {error.strerror}; free space or choose another"
+        ) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""What environment variables and overrides make of a run."""
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_prep.errors import InputError
+from recipes.pipeline import settings
+from recipes.pipeline.ecg import Ecg
+from recipes.pipeline.ehrsql import Ehrsql
+from recipes.pipeline.registry import RECIPES
+from recipes.pipeline.stages import DryRun
+
+
+def programs(recipe) -> dict[str, list[str]]:
+    shown: dict[str, list[str]] = {}
+    recipe.run(DryRun(lambda name, program: shown.update({name: list(program)})))
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("variables", "overrides", "preset", "adapter"),
+    [
+        ({}, [], "tiny", "full"),
+        ({"PRESET": "llama3_2_3b"}, [], "llama3_2_3b", "lora"),
+        ({"PRESET": "ecg/smollm2_135m"}, [], "smollm2_135m", "lora"),
+        ({"PRESET": "tiny"}, ["preset=smollm2_135m"], "smollm2_135m", "lora"),
+        ({"HARDWARE": "gpu"}, [], "llama3_2_3b", "lora"),
+        # Given as an override, the adapter counts for both stages.
+        ({"ADAPTER": "full"}, ["adapter=lora"], "tiny", "lora"),
+    ],
+)
+def test_settings_of_the_ecg_recipe_become_choices(tmp_path, variables, overrides, preset, adapter):
+    recipe = Ecg({"OUTPUT_DIR": str(tmp_path)} | variables, [*overrides, "a=1"])
+    assert recipe.sft_config() == ("ecg_sft", [f"preset=ecg/{preset}", f"sft_adapter={adapter}"])
+    assert recipe.grpo_config() == ("ecg_grpo", [f"preset=ecg/{preset}", f"adapter={adapter}"])
+    assert recipe.overrides.trainer == ["a=1"]
+
+
+def test_an_override_of_the_hardware_replaces_the_variable(tmp_path):
+    environ = {"OUTPUT_DIR": str(tmp_path), "HARDWARE_CONFIG": "gpu_8"}
+    assert Ehrsql(environ, []).grpo_config() == ("ehrsql_grpo", ["preset=tiny", "hardware=gpu_8"])
+    assert Ehrsql(environ, ["hardware=cpu"]).grpo_config() == ("ehrsql_grpo", ["preset=tiny", "hardware=cpu"])
+
+
+def test_what_concerns_grpo_or_its_judge_does_not_reach_sft(tmp_path):
+    overrides = ["recipe.grpo.steps=2", "++recipe.judge_model=M", "recipe.max_length=9"]
+    recipe = Ecg({"OUTPUT_DIR": str(tmp_path)}, overrides)
+    assert recipe.sft_config()[1] == ["preset=ecg/tiny", "recipe.max_length=9", "sft_adapter=full"]
+    assert recipe.grpo_config()[1] == ["preset=ecg/tiny", *overrides, "adapter=full"]
+
+
+def test_settings_of_grpo_alone_leave_sft_as_it_was(tmp_path):
+    overrides = ["recipe.grpo.steps=9", "++recipe.sft.epochs=2", "trainer.save_freq=7"]
+    recipe = Ehrsql({"OUTPUT_DIR": str(tmp_path)}, overrides)
+    assert recipe.sft_config() == ("ehrsql_sft", ["preset=tiny", "++recipe.sft.epochs=2"])
+    shown = programs(recipe)
+    assert "++recipe.sft.epochs=2" in shown["sft"]
+    assert not {"recipe.grpo.steps=9", "trainer.save_freq=7"} & {*shown["sft"]}
+    assert {*overrides} <= {*shown["grpo"]}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_stages_of_the_demo_hand_on_what_they_make(tmp_path, name):
+    recipe = RECIPES[name]({"OUTPUT_DIR": str(tmp_path)}, [])
+    shown = programs(recipe)
+    assert f"model.path={tmp_path}/models/tiny" in shown["sft"]
+    assert f"actor_rollout_ref.model.path={tmp_path}/models/sft" in shown["grpo"]
+    assert shown["evaluate_grpo"][-3] == f"{tmp_path}/models/grpo"
+    assert shown["model"][-5:-2] == ["--recipe", name, "--corpus"]
+    teacher = {"ehrsql": "questions/train/teacher.json", "ecg": "demo/teacher/answers.json"}[name]
+    assert f"{tmp_path}/data/{teacher}" in shown["parquet"]
+
+
+def test_without_sft_grpo_starts_from_the_start_model(tmp_path):
+    shown = programs(Ehrsql({"OUTPUT_DIR": str(tmp_path)}, ["recipe.sft.enabled=False"]))
+    assert "sft" not in shown
+    assert f"actor_rollout_ref.model.path={tmp_path}/models/tiny" in shown["grpo"]
+
+
+def test_given_data_replace_the_demo(tmp_path):
+    environ = {"OUTPUT_DIR": str(tmp_path), "EHRSQL_DATA": "/q", "EHR_DB": "/db.sqlite", "EHRSQL_TEACHER": "/t.json"}
+    shown = programs(Ehrsql(environ, ["recipe.teacher.executing_only=True"]))
+    assert not {"demo_ehr", "database", "questions"} & {*shown}
+    assert shown["parquet"][-3:] == ["--teacher_labels", "/t.json", "--executing_only"]
+    ecg = programs(Ecg({"OUTPUT_DIR": str(tmp_path), "ECG_DATA": "/ecg", "THINK": "1", "PRESET": "smollm2_135m"}, []))
+    assert "demo_ecg" not in ecg
+    assert {"--think", "--tokenizer"} <= {*ecg["parquet"]} and "--teacher_answers" not in ecg["parquet"]
+    assert ecg["evaluate_base"][-3] == f"{tmp_path}/models/smollm2_135m"
+
+
+@pytest.mark.parametrize(
+    ("variables", "overrides", "message"),
+    [
+        ({"SEED": "-1"}, [], "SEED=-1: give a whole number"),
+        ({"SEED": "08"}, [], "SEED=08: give a whole number"),
+        ({"NUM_SAMPLES": "0"}, [], "NUM_SAMPLES=0: give a number"),
+        ({"NUM_SAMPLES": "1e3"}, [], "NUM_SAMPLES=1e3: give a number"),
+        ({"OUTPUT_DIR": "/tmp/my run"}, [], "OUTPUT_DIR=/tmp/my run: use letters"),
+        ({"THINK": "yes"}, [], "THINK=yes: use 1, or nothing"),
+        ({}, ["a=b=c=["], r"cannot use the override a=b=c=\["),
+        ({}, ["recipe.sft.enabled=maybe"], "recipe.sft.enabled=maybe: use true or false"),
+        ({}, ["recipe.sft.epochz=2"], "Could not override 'recipe.sft.epochz'"),
+        ({}, ["+recipe.sft.epochz=2"], "the presets have no recipe.sft.epochz"),
+        ({}, ["++recipe.sft.epochz=2"], "the presets have no recipe.sft.epochz"),
+        ({}, ["~recipe.sft.epochz"], "'recipe.sft.epochz' does not exist"),
+        ({}, ["recipe.sft.epochs=0"], "recipe.sft.epochs is 0"),
+        ({"PRESET": "bogus"}, [], "Could not find 'preset/ecg/bogus'"),
+    ],
+)
+def test_a_bad_setting_is_one_line_that_names_it(tmp_path, variables, overrides, message):
+    with pytest.raises(InputError, match=message) as raised:
+        Ecg({"OUTPUT_DIR": str(tmp_path / "out")} | variables, overrides).check(sft_only=False)
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("number", "fine"), [("", True), ("3", True), ("4", False)])
+def test_more_samples_than_test_questions_are_refused(tmp_path, number, fine):
+    recipe = Ehrsql({"OUTPUT_DIR": str(tmp_path), "NUM_SAMPLES": number}, [])
+    recipe.parquet.mkdir(parents=True)
+    with pytest.raises(InputError, match=r"no .*valid\.parquet: the data have no questions for the test"):
+        recipe.check_test_set()
+    pq.write_table(pa.table({"prompt": ["a", "b", "c"]}), recipe.parquet / "test.parquet")
+    if fine:
+        recipe.check_test_set()
+    else:
+        with pytest.raises(InputError, match="has 3 questions; lower it"):
+            recipe.check_test_set()
+
+
+def test_relative_paths_are_the_callers_and_those_of_env_the_repositorys(tmp_path, monkeypatch):
+    (tmp_path / "caller").mkdir()
+    (tmp_path / ".env").write_text("EHR_DB=own.sqlite\nOUTPUT_DIR=own\nSEED=3\nPRESET='a b'\nHF_HOME=~/hub\n")
+    monkeypatch.setattr(settings, "REPO", tmp_path)
+    monkeypatch.chdir(tmp_path / "caller")
+    environ = {"ECG_DATA": "../ECG-Expert-QA", "OUTPUT_DIR": "out", "EHRSQL_DATA": "", "HARDWARE": "cpu"}
+    settings.load_environment(environ)
+    assert environ == {
+        "ECG_DATA": f"{tmp_path}/ECG-Expert-QA",
+        "EHR_DB": f"{tmp_path}/own.sqlite",
+        "EHRSQL_DATA": "",
+        "HARDWARE": "cpu",
+        "HF_HOME": str(Path.home() / "hub"),
+        "OUTPUT_DIR": f"{tmp_path}/caller/out",
+        "PRESET": "a b",
+        "SEED": "3",
+    }
+
+
+def test_the_repositorys_env_sample_can_be_read(tmp_path, monkeypatch):
+    sample = (settings.REPO / ".env.sample").read_text().replace("\n#", "\n")
+    (tmp_path / ".env").write_text(sample)
+    monkeypatch.setattr(settings, "REPO", tmp_path)
+    monkeypatch.setenv("HARDWARE", "cpu")
+    environ = dict(os.environ)
+    settings.load_environment(environ)
+    assert environ["PRESET"] == "tiny"

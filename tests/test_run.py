@@ -1,0 +1,179 @@
+"""``recipes.run`` as far as it goes without training: its options, its console, its progress."""
+
+import fcntl
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+import pytest
+from conftest import REPO
+
+from data_prep.errors import InputError
+from recipes import run
+from recipes.pipeline.console import RunConsole
+from recipes.pipeline.ecg import Ecg
+from recipes.pipeline.process import ProgramFailed
+from recipes.pipeline.progress import TrainingProgress, duration
+from recipes.pipeline.registry import RECIPES
+from recipes.pipeline.sft_options import sft_overrides
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--lora"], "unrecognized arguments: --lora"),
+        (["--lora_r"], "argument --lora_r: expected one argument"),
+        (["--batch_size", "four"], "argument --batch_size: invalid whole number above 0 value: 'four'"),
+        (["--batch_size", "4", "--gradient_accumulation_steps", "0"], "value: '0'"),
+        (
+            ["--gradient_accumulation_steps", "4"],
+            "--gradient_accumulation_steps multiplies --batch_size; give that too",
+        ),
+        (["--num_epochs", "abc"], "argument --num_epochs: invalid whole number above 0 value: 'abc'"),
+        (["--learning_rate", "inf"], "argument --learning_rate: invalid number above 0 value: 'inf'"),
+        (["hardware=gpu_8"], "hardware=gpu_8 is for GRPO; use sft_hardware="),
+    ],
+)
+def test_a_mistake_in_the_sft_options_is_one_line_that_names_it(capsys, arguments, named):
+    with pytest.raises(SystemExit) as raised:
+        run.parse(["ecg", "--sft_only", *arguments])
+    error = capsys.readouterr().err
+    assert raised.value.code == 2
+    assert named in error
+    assert error.count("\n") == 1
+
+
+def test_sft_options_are_refused_where_grpo_follows(capsys):
+    with pytest.raises(SystemExit):
+        run.parse(["ecg", "--lora_r", "8"])
+    assert "--lora_r is an option of SFT; add --sft_only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "overrides"),
+    [
+        ("--batch_size 4 --gradient_accumulation_steps 4", ["recipe.sft.batch_size=16"]),
+        ("--batch_size 4", ["recipe.sft.batch_size=4"]),
+        ("--num_epochs 2 --max_seq_length 99", ["recipe.sft.epochs=2", "recipe.max_length=99"]),
+        ("--learning_rate 2e-4", ["recipe.sft.learning_rate=0.0002"]),
+        ("--lora_r 16 --lora_alpha 32", ["model.lora_rank=16", "model.lora_alpha=32", "adapter=lora"]),
+        ("--model_name my/model", ["recipe.model='my/model'"]),
+    ],
+)
+def test_sft_options_become_overrides(arguments, overrides):
+    args = run.parse(["ecg", "--sft_only", *arguments.split()])
+    assert sft_overrides(args, {}, Ecg) == overrides
+
+
+def test_the_preset_of_a_named_model_is_taken_but_never_over_the_users(tmp_path, monkeypatch):
+    args = run.parse(["ecg", "--sft_only", "--model_name", "meta-llama/Llama-3.2-3B-Instruct"])
+    unset, chosen = {}, {"PRESET": "tiny"}
+    sft_overrides(args, unset, Ecg)
+    sft_overrides(args, chosen, Ecg)
+    assert (unset, chosen) == ({"PRESET": "llama3_2_3b"}, {"PRESET": "tiny"})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").mkdir()
+    args = run.parse(["ecg", "--sft_only", "--model_name", "own"])
+    assert sft_overrides(args, {}, Ecg) == [f"recipe.model='{tmp_path}/own'"]
+
+
+def program(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "recipes.run", *arguments]
+    env = os.environ | {"HARDWARE": "cpu"} | variables
+    return subprocess.run(command, cwd=REPO, env=env, capture_output=True, text=True)
+
+
+def test_a_dry_run_prints_command_lines_that_verl_takes(tmp_path):
+    result = program("ehrsql", "--dry_run", "algo=dapo", OUTPUT_DIR=str(tmp_path / "out"))
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    stages = [line.removeprefix("# ") for line in lines if line.startswith("# ")]
+    assert stages[:6] == ["demo_ehr", "database", "questions", "parquet", "model", "sft"]
+    assert stages[6:] == ["export_sft", "grpo", "export_grpo", "evaluate_start", "evaluate_grpo"]
+    grpo = shlex.split(lines[lines.index("# grpo") + 1])
+    start = grpo.index("recipes.main_ppo")
+    composed = subprocess.run(  # Hydra's own option: print the config, run nothing
+        [sys.executable, "-m", *grpo[start:], "--cfg", "job"], cwd=REPO, capture_output=True, text=True
+    )
+    assert composed.returncode == 0, composed.stderr
+    assert "filter_groups" in composed.stdout and f"{tmp_path}/out/models/sft" in composed.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path, recipe):
+    with open(tmp_path / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = program(recipe, OUTPUT_DIR=str(tmp_path))
+    assert result.returncode == 1
+    assert result.stderr == f"another run is using {tmp_path}; wait for it, or choose another OUTPUT_DIR\n"
+
+
+# The console
+
+
+def write_metrics(folder, *records: dict, end: str = "\n") -> None:
+    folder.mkdir(exist_ok=True)
+    with (folder / "20261128T120000Z.jsonl").open("a") as file:
+        file.write("\n".join(json.dumps(record) for record in records) + end)
+
+
+def test_progress_follows_the_metrics_of_this_start(tmp_path):
+    write_metrics(tmp_path / "m", {"step": 9, "data": {"train/loss": 1.0}})
+    (tmp_path / "m" / "20261128T120000Z.jsonl").rename(tmp_path / "m" / "20261127T120000Z.jsonl")
+    progress = TrainingProgress(tmp_path / "m", 30)
+    progress.read()
+    assert (progress.text(), progress.share()) == ("starting", 0)
+    write_metrics(tmp_path / "m", {"step": 0, "data": {"val-core/ehrsql/acc/mean@1": 0.425}})
+    progress.read()
+    assert progress.text() == "step 0 of 30, validation 42.5%"
+    write_metrics(tmp_path / "m", {"step": 1, "data": {"critic/score/mean": 0.5}}, {"step": 2, "data": {}}, end="\n{")
+    progress.read()
+    assert progress.text().startswith("step 2 of 30, reward 0.50, validation 42.5%, ")
+    assert progress.text().endswith(" left")
+    assert progress.share() == 2 / 30
+    assert progress.summary() == "2 steps, reward 0.50, validation 42.5%"
+
+
+def test_progress_without_a_known_end(tmp_path):
+    progress = TrainingProgress(tmp_path, None)
+    write_metrics(tmp_path, {"step": 3, "data": {"train/loss": 0.25, "val-core/a/acc/mean@1": None}})
+    progress.read()
+    assert progress.text() == "step 3, loss 0.250"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (61, "1 min 1 s"), (3600, "1 h 0 min")])
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_where_there_is_no_terminal_a_stage_prints_its_quarters_and_its_end(tmp_path, capsys):
+    console = RunConsole()
+    with console.stage("grpo", tmp_path / "log") as show:
+        for step in range(101):
+            show(f"step {step} [of 100]", step / 100)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"  grpo: step {step} [of 100]" for step in (25, 50, 75)] + ["  grpo: 0 s, step 100 [of 100]"]
+
+
+def test_verbose_adds_what_the_program_prints(tmp_path, capsys):
+    log = tmp_path / "log"
+    log.write_text("earlier start\n")
+    with RunConsole(verbose=True).stage("parquet", log) as show, log.open("a") as file:
+        print("[bold]6,000[/bold] questions", file=file, flush=True)
+        show("", 0)
+    assert capsys.readouterr().out.splitlines()[0] == "[bold]6,000[/bold] questions"
+
+
+def test_a_failed_stage_shows_its_cause_its_last_lines_and_its_log(tmp_path, capsys, monkeypatch):
+    recipe = RECIPES["ehrsql"]({"OUTPUT_DIR": str(tmp_path)}, [])
+    failure = ProgramFailed("ValueError: bad batch", ["Traceback", "ValueError: bad batch"])
+    with pytest.raises(InputError, match=f"stage grpo failed: ValueError: bad batch; log: {tmp_path}/log; ") as raised:
+        run.fail(recipe, "grpo", tmp_path / "log", failure)
+    assert "goes on from here" in str(raised.value)
+    assert capsys.readouterr().err == "  | Traceback\n  | ValueError: bad batch\n"
+    monkeypatch.setattr(run, "FULL", 2**60)
+    with pytest.raises(InputError, match=f"stage grpo failed: the disk of {tmp_path} is full; free space"):
+        run.fail(recipe, "grpo", tmp_path / "log", failure)
