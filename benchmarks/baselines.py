@@ -72,15 +72,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     load_environment(os.environ)
     os.environ.setdefault("OUTPUT_DIR", f"outputs/{args.recipe}_seed_{os.environ.get('SEED') or 0}")
     recipe = RECIPES[args.recipe](os.environ, args.overrides)
-    recipe.check(sft_only=False)
+    recipe.check()
     if not recipe.trains_sft():
         raise InputError("these baselines start from SFT; leave out recipe.sft.enabled=False")
     console = RunConsole()
-    with run.session(recipe, console) as stages:
-        recipe.run(stages)
-    with run.session(recipe, console) as stages:  # the baselines depend on SFT alone: finished before
-        recipe.run_sft(stages)
-        baselines(recipe, stages)
+    with run.interruptible(recipe.folder):
+        with run.session(recipe, console) as stages:
+            recipe.run(stages)
+        with run.session(recipe, console) as stages:  # the baselines depend on SFT alone, which has run
+            recipe.prepare_data(stages)
+            recipe.start_model = str(recipe.train_sft(stages))
+            baselines(recipe, stages)
         runs = {label: recipe.results / label for label in (recipe.start_label, "grpo", *BASELINES)}
         summarize(runs, [recipe.folder / "grpo" / "metrics"], recipe.folder / "baselines", console.rich, {})
     times = ", ".join(f"{name} {stages.seconds(name)} s" for name in ("grpo", "continued_sft", "right_answers"))

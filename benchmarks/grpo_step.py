@@ -43,8 +43,7 @@ from rich.table import Table
 
 from benchmarks.ecg_grader_speed import cpu_name
 from data_prep.errors import InputError
-from recipes.config import compose_config
-from recipes.launch import override
+from recipes.config import compose_config, override
 
 REPO = Path(__file__).resolve().parent.parent
 TRL = "1.16.0"

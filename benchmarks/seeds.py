@@ -1,4 +1,4 @@
-"""The table and the chart of several seeds for RESULTS.md, from the summaries of ``benchmarks/baselines_*.sh``.
+"""The table and the chart of several seeds for RESULTS.md, from the summaries of ``benchmarks.baselines``.
 
 ``python -m benchmarks.seeds --seeds 0=outputs/ehrsql_seed_0/baselines 1=outputs/ehrsql_seed_1/baselines --chart F``
 prints one row a seed and model, and draws greedy validation over GRPO's steps, one line a seed.
@@ -34,7 +34,7 @@ def read_summary(folder: Path) -> Summary:
         summary = json.loads(read_text(path))
         return {"runs": summary["runs"], "curves": summary["curves"]}
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no summary of recipes.summary; run benchmarks/baselines_*.sh again") from error
+        raise InputError(f"{path} is no summary of recipes.summary; run benchmarks.baselines again") from error
 
 
 def table(summaries: dict[str, Summary]) -> Iterator[str]:

@@ -133,6 +133,21 @@ def parse_runs(texts: Sequence[str]) -> dict[str, Path]:
     return runs
 
 
+def write_comparison(paths: dict[str, Path], out_dir: Path, seed: int = 0) -> tuple[list[Comparison], str, Path]:
+    """Write the page about the runs label -> results file or folder; return what it says of the figures, and its path.
+
+    Raises:
+        InputError: a file is missing or malformed, or the runs are not about the same questions.
+    """
+    runs = {label: read_run(path) for label, path in paths.items()}
+    comparisons, about = compare(runs, seed), caption(len(runs))
+    title = f"{recipe_module(next(iter(runs.values())).recipe).TITLE}: {', '.join(runs)}"
+    with atomic_output(out_dir / PAGE) as partial:
+        text = render_page(title, list(runs), tables(comparisons), about, page_items(runs))
+        partial.write_text(text, encoding="utf-8")
+    return comparisons, about, out_dir / PAGE
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m recipes.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -144,15 +159,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.seed < 0:
         raise InputError(f"--seed is {args.seed}; give 0 or more")
 
-    runs = {label: read_run(file) for label, file in parse_runs(args.runs).items()}
-    comparisons = compare(runs, args.seed)
-    about = caption(len(runs))
+    comparisons, about, page = write_comparison(parse_runs(args.runs), args.out_dir, args.seed)
     print_tables(comparisons, about, Console(markup=False))
-    title = f"{recipe_module(next(iter(runs.values())).recipe).TITLE}: {', '.join(runs)}"
-    page = render_page(title, list(runs), tables(comparisons), about, page_items(runs))
-    with atomic_output(args.out_dir / PAGE) as partial:
-        partial.write_text(page, encoding="utf-8")
-    print(f"Wrote {args.out_dir / PAGE}; it holds the questions and answers, treat it like the data")
+    print(f"Wrote {page}; it holds the questions and answers, treat it like the data")
 
 
 if __name__ == "__main__":

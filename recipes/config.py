@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -34,6 +35,11 @@ def verl_config_dir() -> Path:
 def search_path() -> str:
     """The Hydra override that lets a config of this repository extend one of verl's."""
     return f"hydra.searchpath=[file://{verl_config_dir()}]"
+
+
+def override(key: str, value: object) -> str:
+    """The Hydra override ``key='value'`` for any string, e.g. a path with spaces."""
+    return f"{key}={QuotedString(str(value), Quote.single).with_quotes()}"
 
 
 def compose_config(name: str, overrides: list[str]) -> DictConfig:

@@ -11,10 +11,13 @@ The folder appears under its name only when both hold; ``export.json`` in it hol
 """
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -50,7 +53,12 @@ def policy_state(checkpoint: Path) -> dict[str, torch.Tensor]:
     """The policy's full float32 tensors by name, joined from the shards of all ranks."""
     world_size = json.loads((checkpoint / "fsdp_config.json").read_text())["world_size"]
     shards = [
-        torch.load(checkpoint / f"model_world_size_{world_size}_rank_{rank}.pt", map_location="cpu", weights_only=False)
+        torch.load(
+            checkpoint / f"model_world_size_{world_size}_rank_{rank}.pt",
+            map_location="cpu",
+            weights_only=False,
+            mmap=True,
+        )
         for rank in range(world_size)
     ]
     state = {}
@@ -106,41 +114,59 @@ def token_logprobs(model: torch.nn.Module, sequence: torch.Tensor) -> torch.Tens
     return logits.log_softmax(-1).gather(-1, sequence[1:, None])[:, 0]
 
 
+def sequences_of(model: torch.nn.Module, tokenizer: Any, prompts: Iterable[list[dict]]) -> list[torch.Tensor]:
+    """Each prompt (chat messages) with the model's greedy continuation, as token ids (length,)."""
+    sequences = []
+    for messages in prompts:
+        text = tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, tokenize=False, **chat_template_variables()
+        )
+        ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)
+        sequences.append(model.generate(**ids, max_new_tokens=CONTINUATION_TOKENS, do_sample=False)[0])
+    return sequences
+
+
+def weight_digests(model: torch.nn.Module) -> dict[str, bytes]:
+    """A digest of each weight in bfloat16, which is what an export holds."""
+    return {
+        name: hashlib.sha256(weight.bfloat16().view(torch.int16).numpy()).digest()
+        for name, weight in model.state_dict().items()
+    }
+
+
 def verify(checkpoint: Path, start_model: str, exported_dir: Path, prompts: Path, num_prompts: int = 8) -> dict:
-    """Compare export, policy and start model.
+    """Compare export, policy and start model, of which one at a time is in memory.
 
     Raises:
         InputError: the export equals the start model, or its log-probabilities are not the policy's.
     """
     import pandas as pd
 
+    def logprobs(model: torch.nn.Module) -> torch.Tensor:
+        return torch.cat([token_logprobs(model, sequence) for sequence in sequences])
+
     tokenizer = AutoTokenizer.from_pretrained(exported_dir)
-    exported = AutoModelForCausalLM.from_pretrained(exported_dir, dtype=torch.float32).eval()
-    start = AutoModelForCausalLM.from_pretrained(start_model, dtype=torch.float32).eval()
-    before, after = start.state_dict(), exported.state_dict()
-    changed = [name for name in after if not torch.equal(after[name], before[name].bfloat16().float())]
+    model = AutoModelForCausalLM.from_pretrained(exported_dir, dtype=torch.float32).eval()
+    sequences = sequences_of(model, tokenizer, pd.read_parquet(prompts)["prompt"].head(num_prompts))
+    after, of_export = weight_digests(model), logprobs(model)
+    del model
+    model = AutoModelForCausalLM.from_pretrained(start_model, dtype=torch.float32).eval()
+    before, of_start = weight_digests(model), logprobs(model)
+    del model
+    changed = [name for name, digest in after.items() if before[name] != digest]
     if not changed:
         raise InputError(f"the export of {checkpoint} equals its start model {start_model}: nothing was trained")
 
-    policy = load_policy(checkpoint, start_model)
-    differences, from_start = [], []
-    for messages in pd.read_parquet(prompts)["prompt"].head(num_prompts):
-        text = tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=False, **chat_template_variables()
-        )
-        ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)
-        sequence = exported.generate(**ids, max_new_tokens=CONTINUATION_TOKENS, do_sample=False)[0]
-        logprobs = token_logprobs(policy, sequence)
-        differences.append((token_logprobs(exported, sequence) - logprobs).abs())
-        from_start.append((token_logprobs(start, sequence) - logprobs).abs())
+    of_policy = logprobs(load_policy(checkpoint, start_model))
+    difference = (of_export - of_policy).abs()
     figures = {
         "checkpoint": str(checkpoint),
         "start_model": start_model,
         "tensors": len(after),
         "tensors_changed": len(changed),
-        "logprob_difference_mean": torch.cat(differences).mean().item(),
-        "logprob_difference_max": torch.cat(differences).max().item(),
-        "logprob_difference_of_start_mean": torch.cat(from_start).mean().item(),
+        "logprob_difference_mean": difference.mean().item(),
+        "logprob_difference_max": difference.max().item(),
+        "logprob_difference_of_start_mean": (of_start - of_policy).abs().mean().item(),
     }
     if not figures["logprob_difference_mean"] < MAX_MEAN_LOGPROB_DIFFERENCE:
         raise InputError(f"the export of {checkpoint} is not its policy: {figures}")

@@ -13,24 +13,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dotenv import load_dotenv
-from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 from pyarrow import ArrowException
 from pyarrow.parquet import read_metadata
 
 from data_prep.errors import InputError
 from recipes import hardware
-from recipes.config import CONFIG_DIR, compose_config, search_path
+from recipes.config import CONFIG_DIR, compose_config, override, search_path
 from recipes.monitor import check_alarms
 
 REPO = CONFIG_DIR.parent
 RAY_VARIABLES = "ray_kwargs.ray_init.runtime_env.env_vars"
 CONFIG_VARIABLES = ("ATTN_IMPLEMENTATION", "GPUS_PER_NODE", "NNODES", "VLLM_CPU_KVCACHE_SPACE")
-
-
-def override(key: str, value: object) -> str:
-    """The Hydra override ``key='value'`` for any string, e.g. a path with spaces."""
-    return f"{key}={QuotedString(str(value), Quote.single).with_quotes()}"
 
 
 def hardware_override(name: str, gpus: list[hardware.Gpu]) -> str:

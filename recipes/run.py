@@ -6,6 +6,7 @@ What the programs print goes to ``OUTPUT_DIR/logs``.
 """
 
 import argparse
+import fcntl
 import os
 import shlex
 import shutil
@@ -17,13 +18,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 from pyarrow.parquet import read_metadata
 
 from data_prep.atomic import DISK_ERRORS
 from data_prep.errors import InputError
 from recipes import doctor, launch
+from recipes.chat_text import printable
+from recipes.compare import write_comparison
 from recipes.config import compose_config
 from recipes.pipeline.console import RunConsole
 from recipes.pipeline.process import ProgramFailed, adopt_orphans, run_program
@@ -32,24 +34,22 @@ from recipes.pipeline.recipe import Recipe
 from recipes.pipeline.registry import RECIPES
 from recipes.pipeline.settings import REPO, load_environment
 from recipes.pipeline.sft_options import add_sft_options, check_sft_options, sft_overrides
-from recipes.pipeline.stages import DryRun, Stages
+from recipes.pipeline.stages import DryRun, Execute, Stages
 from recipes.summary import summarize
 
+# Variables that say what a run is, besides OUTPUT_DIR.
+SETTINGS = ("PRESET", "SEED", "EHRSQL_DATA", "EHR_DB", "EHRSQL_TEACHER", "ECG_DATA", "ECG_TEACHER", "ADAPTER", "THINK")
 FULL = 64 * 2**20  # bytes; with less, the disk counts as full
 
 
-def run(recipe: Recipe, sft_only: bool, console: RunConsole) -> None:
+def run(recipe: Recipe, console: RunConsole) -> None:
     """All stages, then the summary.
 
     Raises:
         InputError: a check or a stage failed, or another run is using the folder.
     """
-    checks = doctor.run_checks(recipe.folder, recipe.name)
-    if failed := [f"{check.name}: {check.found}; {check.remedy}" for check in checks if check.status == "fail"]:
-        raise InputError("the recipe can't run here: " + " | ".join(failed))
-    console.header(f"{recipe.name}, preset {recipe.preset}", header_rows(recipe, checks))
     with session(recipe, console) as stages:
-        if sft_only:
+        if recipe.sft_only:
             recipe.run_sft(stages)
             console.rich.print(f"model: {recipe.start_model}")
             return
@@ -59,9 +59,18 @@ def run(recipe: Recipe, sft_only: bool, console: RunConsole) -> None:
 
 @contextmanager
 def session(recipe: Recipe, console: RunConsole) -> Iterator[Stages]:
-    """The stages of the recipe's folder, for this run alone."""
-    with locked(recipe.folder):
-        yield Stages(recipe.folder, executor(recipe, console), console.skipped)
+    """The stages of the recipe's folder, for this run alone, after a look at the machine.
+
+    Raises:
+        InputError: the recipe cannot run here, or another run is using the folder.
+    """
+    os.environ["PRESET"] = f"{recipe.preset_folder}{recipe.preset}"  # the doctor looks for its model
+    checks = doctor.run_checks(recipe.folder, recipe.name)
+    if failed := [f"{check.name}: {check.found}; {check.remedy}" for check in checks if check.status == "fail"]:
+        raise InputError("the recipe can't run here: " + " | ".join(failed))
+    with locked(recipe.folder) as lock:
+        console.header(f"{recipe.name}, preset {recipe.preset}", header_rows(recipe, checks))
+        yield Stages(recipe.folder, executor(recipe, console, lock), console.skipped)
 
 
 def header_rows(recipe: Recipe, checks: Sequence[doctor.Check]) -> dict[str, str]:
@@ -78,34 +87,34 @@ def header_rows(recipe: Recipe, checks: Sequence[doctor.Check]) -> dict[str, str
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One run at a time in ``folder``.
+def locked(folder: Path) -> Iterator[int]:
+    """One run at a time in ``folder``: yields the descriptor of the lock, which lasts as long as a process has it open.
 
     Raises:
         InputError: another run is there, or the folder cannot be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
-        lock.acquire()
-    except Timeout:
+        lock = (folder / ".lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         raise InputError(f"another run is using {folder}; wait for it, or choose another OUTPUT_DIR") from None
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}; choose another OUTPUT_DIR") from error
     with lock:
-        yield
+        yield lock.fileno()
 
 
-def executor(recipe: Recipe, console: RunConsole) -> Callable[[str, Sequence[str], Callable[[], None]], None]:
-    """What runs the program of a stage."""
+def executor(recipe: Recipe, console: RunConsole, lock: int) -> Execute:
+    """What runs the program of a stage. The programs keep the lock: they may outlive a run that is killed."""
 
-    def execute(name: str, program: Sequence[str], each_second: Callable[[], None]) -> None:
+    def execute(name: str, program: Sequence[str], meanwhile: Callable[[], None]) -> None:
         log = recipe.folder / "logs" / f"{name}.log"
         progress = training_progress(program) if "recipes.launch" in program else None
         with console.stage(name, log) as show:
 
             def tick() -> None:
-                each_second()
+                meanwhile()
                 if progress:
                     progress.read()
                     show(progress.text(), progress.share())
@@ -113,7 +122,7 @@ def executor(recipe: Recipe, console: RunConsole) -> Callable[[str, Sequence[str
                     show("", 0)
 
             try:
-                run_program(program, log, program_environment(), REPO, tick)
+                run_program(program, log, program_environment(), REPO, tick, (lock,))
                 if progress:
                     progress.read()
                     show(progress.summary(), 1)
@@ -126,8 +135,8 @@ def executor(recipe: Recipe, console: RunConsole) -> Callable[[str, Sequence[str
 def fail(recipe: Recipe, name: str, log: Path, failure: ProgramFailed) -> NoReturn:
     """verl, torch and Ray tell of a full disk in many ways and many lines."""
     for line in failure.last_lines:
-        print(f"  | {line[:200]}", file=sys.stderr)
-    cause = f"{failure.cause[:500]}; log: {log}"
+        print(f"  | {printable(line)[:200]}", file=sys.stderr)
+    cause = f"{printable(failure.cause)[:500]}; log: {log}"
     if shutil.disk_usage(recipe.folder).free < FULL:
         cause = f"the disk of {recipe.folder} is full; free space"
     raise InputError(f"stage {name} failed: {cause}; then the same command goes on from here")
@@ -145,20 +154,22 @@ def training_progress(program: Sequence[str]) -> TrainingProgress:
 
 
 def total_steps(config: DictConfig) -> int | None:
-    if config.trainer.total_training_steps:
+    """None where nobody knows: verl takes other files than one of parquet, too."""
+    file = str(config.data.train_files)
+    if config.trainer.total_training_steps or not file.endswith(".parquet") or not Path(file).is_file():
         return config.trainer.total_training_steps
-    file = Path(config.data.train_files)
-    if not file.is_file():
-        return None
-    return read_metadata(file).num_rows // config.data.train_batch_size * config.trainer.total_epochs
+    rows, most = read_metadata(file).num_rows, config.data.train_max_samples
+    return (min(rows, most) if most > 0 else rows) // config.data.train_batch_size * config.trainer.total_epochs
 
 
 def finish(recipe: Recipe, console: RunConsole) -> None:
     """The tables, the page, and what to do next."""
-    runs = {label: recipe.results / label for label in (recipe.start_label, "grpo")}
+    runs = {label: recipe.results / label for label in recipe.labels()}
+    two = {label: runs[label] for label in (recipe.start_label, "grpo")}
     commands = next_commands(recipe)
-    page = summarize(runs, [recipe.folder / "grpo" / "metrics"], recipe.folder / "summary", console.rich, commands)
-    places = {"page": page, "model": recipe.models / "grpo", "answers": recipe.results, "logs": recipe.folder / "logs"}
+    page = summarize(two, [recipe.folder / "grpo" / "metrics"], recipe.folder / "summary", console.rich, commands)
+    *_, answers = write_comparison(runs, recipe.folder / "comparison")
+    places = {"page": page, "answers": answers, "model": recipe.models / "grpo", "logs": recipe.folder / "logs"}
     for name, place in places.items():
         console.rich.print(f"  {name:9}{place}")
     for what, command in commands.items():
@@ -169,25 +180,24 @@ def finish(recipe: Recipe, console: RunConsole) -> None:
 
 def next_commands(recipe: Recipe) -> dict[str, str]:
     """Command lines to go on with, by what for."""
-    again = f"PRESET={recipe.preset} SEED={recipe.seed} OUTPUT_DIR={recipe.folder}"
-    script, steps = f"bash scripts/run_grpo_{recipe.name}.sh", 2 * (recipe.block.grpo.steps or 0)
-    evaluation = [
-        ".venv/bin/evaluate",
-        *recipe.dataset(),
-        "--max_response_length",
-        str(recipe.block.max_response_length),
-    ]
-    data = {"ehrsql": "EHRSQL_DATA=data/ehrsql EHR_DB=data/mimic_iv.sqlite", "ecg": "ECG_DATA=ECG-Expert-QA"}
+    settings = {name: recipe.environ[name] for name in SETTINGS if recipe.environ.get(name)}
+    again = ["env", *(f"{name}={value}" for name, value in settings.items()), f"OUTPUT_DIR={recipe.folder}"]
+    script = ["bash", f"scripts/run_grpo_{recipe.name}.sh"]
+    chat = ["bash", "scripts/chat_with_model.sh", "--recipe", recipe.name, "--output_dir", str(recipe.folder)]
+    evaluate = [f"{sys.prefix}/bin/evaluate", *recipe.dataset(), "--model_name", str(recipe.models / "grpo")]
     commands = {
-        "talk to the model": f"bash scripts/chat_with_model.sh --recipe {recipe.name} --output_dir {recipe.folder}",
-        "evaluate it again": shlex.join([*evaluation, "--model_name", str(recipe.models / "grpo")]),
+        "talk to the model": [*chat, *recipe.chat_options()],
+        "evaluate it again": [*evaluate, "--max_response_length", str(recipe.block.max_response_length)],
     }
-    if steps:
-        commands["train for twice as many steps"] = f"{again} {script} recipe.grpo.steps={steps}"
-    return commands | {"real data (README)": f"{data[recipe.name]} OUTPUT_DIR={recipe.folder}_real {script}"}
+    if steps := recipe.config.trainer.total_training_steps:
+        longer = [*again, *script, *recipe.given, f"trainer.total_training_steps={2 * steps}"]
+        commands["train for twice as many steps"] = longer
+    if real := recipe.real_data():
+        commands["train on real data (see the README)"] = ["env", *real, f"OUTPUT_DIR={recipe.folder}_real", *script]
+    return {what: shlex.join(command) for what, command in commands.items()}
 
 
-def show_programs(recipe: Recipe, sft_only: bool) -> None:
+def show_programs(recipe: Recipe) -> None:
     """Print the programs of all stages, ready to copy; of verl's trainers, their own command lines."""
 
     def show(name: str, program: Sequence[str]) -> None:
@@ -195,12 +205,13 @@ def show_programs(recipe: Recipe, sft_only: bool) -> None:
         if "recipes.launch" not in program:
             print(shlex.join(program))
             return
-        before = dict(os.environ)
         trainer, environ = launch.command(program[3], list(program[4:]), check=False)
         added = [f"{key}={value}" for key, value in environ.items() if before.get(key) != value]
+        print(shlex.join(["mkdir", "-p", str(Path(environ["VERL_FILE_LOGGER_PATH"]).parent)]))
         print(shlex.join(["env", *added, "python", *trainer[1:]]))
 
-    (recipe.run_sft if sft_only else recipe.run)(DryRun(show))
+    before = dict(os.environ)
+    (recipe.run_sft if recipe.sft_only else recipe.run)(DryRun(show))
 
 
 class Parser(argparse.ArgumentParser):
@@ -232,25 +243,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
     load_environment(os.environ)
     overrides = [*sft_overrides(args, os.environ, RECIPES[args.recipe]), *args.overrides]
-    recipe = RECIPES[args.recipe](os.environ, overrides)
-    recipe.check(args.sft_only)
+    recipe = RECIPES[args.recipe](os.environ, overrides, args.sft_only)
+    recipe.check()
     if args.dry_run:
-        show_programs(recipe, args.sft_only)
+        show_programs(recipe)
         return
+    with interruptible(recipe.folder):
+        run(recipe, RunConsole(args.verbose))
+
+
+@contextmanager
+def interruptible(folder: Path) -> Iterator[None]:
+    """Ctrl-C and requests to end stop all programs of the run in ``folder``; a full disk is one line."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, signal.default_int_handler)
     adopt_orphans()
     try:
-        run(recipe, args.sft_only, RunConsole(args.verbose))
+        yield
     except KeyboardInterrupt:
-        print(f"\nstopped; the same command goes on from here ({recipe.folder})", file=sys.stderr)
+        print(f"\nstopped; the same command goes on from here ({folder})", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        raise InputError(
-            f"cannot write below {recipe.folder}: {error.strerror}; free space or choose another"
-        ) from error
+        raise InputError(f"cannot write below {folder}: {error.strerror}; free space") from error
 
 
 if __name__ == "__main__":

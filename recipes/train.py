@@ -13,8 +13,8 @@ from dotenv import load_dotenv
 
 from data_prep.errors import InputError
 from recipes import hardware
-from recipes.config import preset_of
-from recipes.launch import REPO, launch, override
+from recipes.config import override, preset_of
+from recipes.launch import REPO, launch
 from recipes.models import prepare
 
 

@@ -6,9 +6,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 die() { echo "$(basename "$0"): $*" >&2; exit 1; }
 
-if [ -f .env ]; then
-  HARDWARE=${HARDWARE:-$(source ./.env; echo "${HARDWARE:-}")} VENV=${VENV:-$(source ./.env; echo "${VENV:-}")}
-fi
+# NAME: its value in .env, which is no program.
+in_file() { [ ! -f .env ] || sed -n "s/^ *\(export \)\{0,1\}$1=//p" .env | tail -n 1 | tr -d "'\""; }
+HARDWARE=${HARDWARE:-$(in_file HARDWARE)} VENV=${VENV:-$(in_file VENV)}
 if [ -z "${HARDWARE:-}" ]; then
   if nvidia-smi -L >/dev/null 2>&1; then HARDWARE=gpu; else HARDWARE=cpu; fi
 fi
@@ -21,7 +21,8 @@ set_up() { # from here, python is that of the environment
   export PATH=$(realpath "$VENV/bin"):$PATH
 }
 
-become() { # MODULE [arguments...]: from the caller's folder, where files with relative names are
+become() { # MODULE [arguments...]: from the caller's folder, where files with relative names are, but never modules
+  export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
   cd "$caller"
-  exec python -m "$@"
+  exec python -P -m "$@"
 }

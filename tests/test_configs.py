@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from data_prep.chat_template import chat_template_variables
 from data_prep.errors import InputError
 from recipes import launch
-from recipes.config import CONFIG_DIR, compose_config
+from recipes.config import CONFIG_DIR, compose_config, override
 
 
 def choices(group: str) -> list[str]:
@@ -165,7 +165,7 @@ def parquet(tmp_path):
 def test_data_must_fill_a_batch(name, parquet, monkeypatch):
     monkeypatch.setenv("HARDWARE", "cpu")
     key = "grpo" if name.endswith("_grpo") else "sft"
-    files = [launch.override(f"data.{split}_files", parquet) for split in ("train", "val")]
+    files = [override(f"data.{split}_files", parquet) for split in ("train", "val")]
     launch.command(name, [*files, f"recipe.{key}.batch_size=32"])
     with pytest.raises(InputError, match="32 rows, too few for a batch of 33"):
         launch.command(name, [*files, f"recipe.{key}.batch_size=33"])
@@ -177,7 +177,7 @@ def test_a_damaged_data_file_is_named(parquet, monkeypatch):
     monkeypatch.setenv("HARDWARE", "cpu")
     parquet.write_bytes(parquet.read_bytes()[:-20])
     with pytest.raises(InputError, match="cannot read .*train.parquet"):
-        launch.command("ecg_grpo", [launch.override(f"data.{split}_files", parquet) for split in ("train", "val")])
+        launch.command("ecg_grpo", [override(f"data.{split}_files", parquet) for split in ("train", "val")])
 
 
 @pytest.mark.parametrize("name", ["ecg_grpo", "ehrsql_grpo", "ehrsql_sft"])
@@ -186,9 +186,9 @@ def test_the_trainers_entry_point_composes_the_same_config(name, parquet, tmp_pa
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     overrides = [
-        launch.override("data.train_files", parquet),
-        launch.override("data.val_files", parquet),
-        launch.override("trainer.default_local_dir", tmp_path / "run"),
+        override("data.train_files", parquet),
+        override("data.val_files", parquet),
+        override("trainer.default_local_dir", tmp_path / "run"),
     ]
     argv, env = launch.command(name, overrides)
     module = next(part for part in argv if part in ("recipes.main_ppo", "verl.trainer.sft_trainer"))

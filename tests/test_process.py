@@ -86,6 +86,15 @@ run_program(["python", "-c", code], Path(sys.argv[1]), os.environ, Path.cwd(), l
 """
 
 
+RUN_ONE = """
+import os, signal, sys
+from pathlib import Path
+from recipes.pipeline.process import run_program
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+run_program(["python", "-c", sys.argv[2]], Path(sys.argv[1]), os.environ, Path.cwd(), lambda: None)
+"""
+
+
 def started(tmp_path: Path) -> tuple[subprocess.Popen, list[int]]:
     log = tmp_path / "log"
     process = subprocess.Popen([sys.executable, "-c", RUN, str(log)], stderr=subprocess.PIPE)
@@ -108,6 +117,27 @@ def test_ctrl_c_ends_every_process_that_the_run_started(tmp_path):
     process.send_signal(signal.SIGINT)
     process.wait(timeout=15)  # what the user is promised
     assert alive(pids) == []
+
+
+def test_a_second_ctrl_c_leaves_nothing_behind(tmp_path):
+    process, pids = started(tmp_path)
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+    process.wait(timeout=15)
+    assert alive(pids) == []
+
+
+def test_a_program_ends_gently_where_the_run_ignores_ctrl_c(tmp_path):
+    code = "import time; print('ready', flush=True)\ntry: time.sleep(99)\nexcept KeyboardInterrupt: print('gently')"
+    log = tmp_path / "log"
+    ignoring = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)  # noqa: E731  as under nohup
+    process = subprocess.Popen([sys.executable, "-c", RUN_ONE, str(log), code], preexec_fn=ignoring)
+    while not log.exists() or "\nready" not in log.read_text():
+        time.sleep(0.1)
+    process.terminate()
+    process.wait(timeout=15)
+    assert log.read_text().endswith("gently\n")
 
 
 def test_a_killed_run_takes_its_program_along(tmp_path):

@@ -8,11 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep.errors import InputError
+from recipes.config import override
 from recipes.pipeline import settings
 from recipes.pipeline.ecg import Ecg
 from recipes.pipeline.ehrsql import Ehrsql
 from recipes.pipeline.registry import RECIPES
-from recipes.pipeline.stages import DryRun
+from recipes.pipeline.stages import DryRun, _lasts
 
 
 def programs(recipe) -> dict[str, list[str]]:
@@ -106,16 +107,47 @@ def test_given_data_replace_the_demo(tmp_path):
         ({}, ["recipe.sft.epochz=2"], "Could not override 'recipe.sft.epochz'"),
         ({}, ["+recipe.sft.epochz=2"], "the presets have no recipe.sft.epochz"),
         ({}, ["++recipe.sft.epochz=2"], "the presets have no recipe.sft.epochz"),
-        ({}, ["~recipe.sft.epochz"], "'recipe.sft.epochz' does not exist"),
+        ({}, ["~recipe.sft.epochs"], "give each setting of recipe a value of its own"),
+        ({}, ["recipe={model: tiny}"], "give each setting of recipe a value of its own"),
+        ({}, ["recipe.teacher=null"], "give each setting of recipe a value of its own"),
+        ({}, ["recipe.model=null"], "recipe.model=None: give a name"),
+        ({}, ["recipe.model="], "recipe.model=: give a name"),
+        ({}, ["recipe.sft.enabled=False"], "the ECG recipe begins with SFT"),
+        ({}, ["+recipe.judge_model=X"], "Could not append|the presets have no recipe.judge_model"),
+        ({"OUTPUT_DIR": "/tmp/" + 300 * "x"}, ["recipe.sft.epochs=0"], "recipe.sft.epochs is 0"),
         ({}, ["recipe.sft.epochs=0"], "recipe.sft.epochs is 0"),
         ({"PRESET": "bogus"}, [], "Could not find 'preset/ecg/bogus'"),
     ],
 )
 def test_a_bad_setting_is_one_line_that_names_it(tmp_path, variables, overrides, message):
     with pytest.raises(InputError, match=message) as raised:
-        Ecg({"OUTPUT_DIR": str(tmp_path / "out")} | variables, overrides).check(sft_only=False)
+        Ecg({"OUTPUT_DIR": str(tmp_path / "out")} | variables, overrides).check()
     assert "\n" not in str(raised.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_setting_that_another_choice_adds_is_taken(tmp_path):
+    recipe = Ecg({"OUTPUT_DIR": str(tmp_path)}, ["judge=served", "recipe.judge_model=X", "++recipe.judge_model=Y"])
+    recipe.check()
+    assert recipe.block.judge_model == "Y"
+
+
+@pytest.mark.parametrize(("given", "other"), [("EHRSQL_DATA", "EHR_DB"), ("EHR_DB", "EHRSQL_DATA")])
+def test_questions_and_database_belong_together(tmp_path, given, other):
+    with pytest.raises(InputError, match=f"{given} is set, but {other} is not set"):
+        Ehrsql({"OUTPUT_DIR": str(tmp_path), given: "/x"}, []).check()
+
+
+def test_a_model_folder_of_any_name_reaches_the_trainers(tmp_path):
+    for name in ("a=b", "it's (v2)", "ü"):
+        (tmp_path / name).mkdir()
+        model = f"recipe.model={override('x', tmp_path / name)[2:]}"
+        recipe = Ehrsql({"OUTPUT_DIR": str(tmp_path / "out")}, ["preset=qwen2_5_1_5b", model])
+        recipe.check()
+        sft = programs(recipe)["grpo"]
+        start = next(text for text in sft if text.startswith("actor_rollout_ref.model.path="))
+        assert settings.parse_override(start).value() in (str(tmp_path / name), f"{tmp_path}/out/models/sft")
+        list(map(_lasts, sft))  # what a training stage makes its key of
 
 
 @pytest.mark.parametrize(("number", "fine"), [("", True), ("3", True), ("4", False)])
@@ -134,7 +166,7 @@ def test_more_samples_than_test_questions_are_refused(tmp_path, number, fine):
 
 def test_relative_paths_are_the_callers_and_those_of_env_the_repositorys(tmp_path, monkeypatch):
     (tmp_path / "caller").mkdir()
-    (tmp_path / ".env").write_text("EHR_DB=own.sqlite\nOUTPUT_DIR=own\nSEED=3\nPRESET='a b'\nHF_HOME=~/hub\n")
+    (tmp_path / ".env").write_text("EHR_DB=own.sqlite\nOUTPUT_DIR=own\nSEED=3\nPRESET='a b'\nHF_HOME=$HOME/hub\n")
     monkeypatch.setattr(settings, "REPO", tmp_path)
     monkeypatch.chdir(tmp_path / "caller")
     environ = {"ECG_DATA": "../ECG-Expert-QA", "OUTPUT_DIR": "out", "EHRSQL_DATA": "", "HARDWARE": "cpu"}

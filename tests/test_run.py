@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -92,7 +93,7 @@ def test_a_dry_run_prints_command_lines_that_verl_takes(tmp_path):
     stages = [line.removeprefix("# ") for line in lines if line.startswith("# ")]
     assert stages[:6] == ["demo_ehr", "database", "questions", "parquet", "model", "sft"]
     assert stages[6:] == ["export_sft", "grpo", "export_grpo", "evaluate_start", "evaluate_grpo"]
-    grpo = shlex.split(lines[lines.index("# grpo") + 1])
+    grpo = shlex.split(lines[lines.index("# grpo") + 2])  # after the line that makes its folder
     start = grpo.index("recipes.main_ppo")
     composed = subprocess.run(  # Hydra's own option: print the config, run nothing
         [sys.executable, "-m", *grpo[start:], "--cfg", "job"], cwd=REPO, capture_output=True, text=True
@@ -131,10 +132,16 @@ def test_progress_follows_the_metrics_of_this_start(tmp_path):
     assert progress.text() == "step 0 of 30, validation 42.5%"
     write_metrics(tmp_path / "m", {"step": 1, "data": {"critic/score/mean": 0.5}}, {"step": 2, "data": {}}, end="\n{")
     progress.read()
-    assert progress.text().startswith("step 2 of 30, reward 0.50, validation 42.5%, ")
-    assert progress.text().endswith(" left")
+    assert re.fullmatch(r"step 2 of 30, \d+ s left, reward 0.50, validation 42.5%, .*", progress.text())
     assert progress.share() == 2 / 30
     assert progress.summary() == "2 steps, reward 0.50, validation 42.5%"
+
+
+def test_a_bad_line_of_metrics_does_not_end_a_training(tmp_path):
+    progress = TrainingProgress(tmp_path, 9)
+    (tmp_path / "1.jsonl").write_text('\n{"step": 1}\n{"step": "x", "data": {}}\n[]\n{"step": 4, "data": {}}\n')
+    progress.read()
+    assert progress.step == 4
 
 
 def test_progress_without_a_known_end(tmp_path):
@@ -165,6 +172,45 @@ def test_verbose_adds_what_the_program_prints(tmp_path, capsys):
         print("[bold]6,000[/bold] questions", file=file, flush=True)
         show("", 0)
     assert capsys.readouterr().out.splitlines()[0] == "[bold]6,000[/bold] questions"
+
+
+def test_alarms_of_the_monitor_are_shown(tmp_path, capsys):
+    log = tmp_path / "log"
+    with RunConsole().stage("grpo", log) as show:
+        alarm = "\x1b[36m(TaskRunner pid=7)\x1b[0m ALARM 3 of 256 answers of step 2 could not be graded"
+        log.write_text(f"chatter ALARM\n{alarm}\nALARM cut o")
+        show("step 2", 0)
+        with log.open("a") as file:
+            file.write("ff\n")
+        show("step 3", 0)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["  grpo: ALARM 3 of 256 answers of step 2 could not be graded", "  grpo: ALARM cut off"]
+    assert "chatter" not in " ".join(lines)
+
+
+def test_control_characters_of_a_log_do_not_reach_the_terminal(tmp_path, capsys):
+    log = tmp_path / "log"
+    with RunConsole(verbose=True).stage("grpo", log) as show:
+        log.write_text("\x1b]0;owned\x07\x1b[2J\rgone\n")
+        show("", 0)
+    with RunConsole().stage("grpo", log) as show:
+        with log.open("a") as file:
+            file.write("".join(f"ALARM \x1b[2J {number}\n" for number in range(99)))
+        show("", 0)
+    printed = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\r"} & {*printed}
+    assert len(printed.splitlines()) < 20
+
+
+def test_the_commands_to_go_on_with_are_those_of_the_run(tmp_path, monkeypatch):
+    environ = {"OUTPUT_DIR": str(tmp_path), "EHRSQL_DATA": "/my q", "EHR_DB": "/db", "SEED": "3", "PRESET": "tiny"}
+    recipe = RECIPES["ehrsql"](environ, ["algo=dapo", "trainer.total_training_steps=100"])
+    commands = {what: shlex.split(command) for what, command in run.next_commands(recipe).items()}
+    longer = commands["train for twice as many steps"]
+    assert longer[:5] == ["env", "PRESET=tiny", "SEED=3", "EHRSQL_DATA=/my q", "EHR_DB=/db"]
+    assert longer[-1] == "trainer.total_training_steps=200" and "algo=dapo" in longer
+    assert commands["talk to the model"][-4:] == ["--db_path", "/db", "--prompt", "question_only"]
+    assert not any("real data" in what for what in commands)
 
 
 def test_a_failed_stage_shows_its_cause_its_last_lines_and_its_log(tmp_path, capsys, monkeypatch):

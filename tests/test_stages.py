@@ -21,8 +21,8 @@ class Folder:
         self.log.clear()
         return Stages(self.path, self.execute, lambda name: self.log.append(f"{name} skipped"))
 
-    def execute(self, name, program, each_second):
-        each_second()
+    def execute(self, name, program, meanwhile):
+        meanwhile()
         self.log.append(name)
         if subprocess.run(program).returncode:
             raise InputError(f"stage {name} failed")
@@ -140,6 +140,14 @@ def test_the_time_of_a_training_run_is_that_of_all_its_starts(folder):
     clock.write_text("1000\n")
     train(folder)
     assert folder.stages().seconds("train") >= 1000
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\x00"])
+def test_a_damaged_stamp_or_clock_is_none(folder, damage):
+    train(folder)
+    for file in ("data", "train", "train.seconds"):
+        (folder.path / "stages" / file).write_bytes(damage)
+    assert train(folder) == ["data", "train", "export skipped"]
 
 
 def test_a_folder_keeps_the_data_that_it_was_made_for(folder):

@@ -66,7 +66,7 @@ def page(browser, tmp_path, runs):
     page = browser.new_page()
     page.problems = []
     page.on("console", lambda message: page.problems.append(message.text))
-    page.on("request", lambda request: page.problems.append(request.url) if request.url[:5] == "http:" else None)
+    page.on("request", lambda request: page.problems.append(request.url) if request.url != file.as_uri() else None)
     page.goto(file.as_uri())
     yield page
     page.close()

@@ -1,5 +1,6 @@
 """What a run shows: a line a stage, live in a terminal. The programs' own words are in the log files."""
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,8 +9,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from recipes.chat_text import printable
 from recipes.pipeline.progress import duration
 
+# A line of recipes.monitor. Ray puts the process's name before it, in colour.
+ALARM = re.compile(r"(?:\x1b\[\d+m)*(?:\([\w.]+ pid=\d+\))?(?:\x1b\[\d+m)* *(ALARM .*)")
+ALARMS = 10  # of a stage; the log has all
 QUARTERS = 4  # where there is no terminal, a training stage prints so many lines on its way
 
 
@@ -34,19 +39,29 @@ class RunConsole:
 
         Yields what to call, again and again, with a line that says how far the stage is and the share that is done.
         """
-        start, shown = time.monotonic(), Shown(self.rich, name)
-        tail = Tail(log) if self._verbose else None
+        start, shown, tail, alarms = time.monotonic(), Shown(self.rich, name), Tail(log), []
 
         def show(text: str, share: float) -> None:
             shown.update(text, share)
-            if tail and (said := tail.read()):
-                self.rich.out(said, end="", highlight=False)
+            self._repeat(name, tail.read(), alarms)
 
         with shown:
             yield show
             show(shown.text, 1)
         details = f", {shown.text}" if shown.text else ""
         self.rich.print(f"  {name}: {duration(time.monotonic() - start)}{details}")
+
+    def _repeat(self, name: str, lines: list[str], alarms: list[str]) -> None:
+        """Print those of a log's new ``lines`` that matter. ``alarms``: of the stage so far."""
+        for line in lines:
+            if self._verbose:
+                self.rich.out(printable(line), highlight=False)
+            elif alarm := ALARM.match(line):
+                alarms.append(alarm[1])
+                if len(alarms) <= ALARMS:
+                    self.rich.out(f"  {name}: {printable(alarm[1])[:200]}", style="yellow", highlight=False)
+                elif len(alarms) == ALARMS + 1:
+                    self.rich.out(f"  {name}: more ALARMs in the log", style="yellow", highlight=False)
 
 
 class Shown:
@@ -76,17 +91,19 @@ class Shown:
 
 
 class Tail:
-    """What is added to a log file from now on."""
+    """The lines that are added to a log file from now on."""
 
     def __init__(self, log: Path):
         self._log = log
         self._offset = log.stat().st_size if log.exists() else 0
 
-    def read(self) -> str:
+    def read(self) -> list[str]:
+        """Those since the last call. A line that is not complete waits."""
         if not self._log.exists():
-            return ""
+            return []
         with self._log.open("rb") as file:
             file.seek(self._offset)
             said = file.read()
-        self._offset += len(said)
-        return said.decode(errors="replace")
+        complete = said[: said.rfind(b"\n") + 1]
+        self._offset += len(complete)
+        return complete.decode(errors="replace").split("\n")[:-1]

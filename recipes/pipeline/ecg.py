@@ -21,8 +21,8 @@ class Ecg(Recipe):
     train_file, valid_file, test_file = "grpo_train.parquet", "grpo_valid.parquet", "grpo_test.parquet"
     start_label = "sft"
 
-    def __init__(self, environ: MutableMapping[str, str], overrides: Sequence[str]):
-        super().__init__(environ, overrides)
+    def __init__(self, environ: MutableMapping[str, str], overrides: Sequence[str], sft_only: bool = False):
+        super().__init__(environ, overrides, sft_only)
         lora = "full" if self.preset == "tiny" else "lora"
         self.adapter = self.overrides.choices.get("adapter") or environ.get("ADAPTER") or lora
         think = environ.get("THINK", "")
@@ -46,8 +46,11 @@ class Ecg(Recipe):
         # GRPO's policy and its KL term's reference are the SFT model, its LoRA adapter merged: verl's reference for an
         # adapter is the model under it.
         super().run(stages)
-        if self.block.model != "tiny":  # the tiny one's weights are random
+        if "base" in self.labels():
             self.evaluate(stages, "base", self.base_model)
+
+    def labels(self) -> list[str]:
+        return [*super().labels(), *(["base"] if self.block.model != "tiny" else [])]  # a tiny one's weights are random
 
     def prepare_data(self, stages: Stages) -> None:
         given, teacher = self.environ.get("ECG_DATA"), self.environ.get("ECG_TEACHER")
@@ -73,6 +76,17 @@ class Ecg(Recipe):
         ]
         self.parquet_and_model(stages, program)
         self.base_model = self.start_model
+
+    def check(self) -> None:
+        super().check()
+        if not self.trains_sft():
+            raise InputError("recipe.sft.enabled=False: the ECG recipe begins with SFT; leave this out")
+
+    def chat_options(self) -> list[str]:
+        return ["--think"] if self.think else []
+
+    def real_data(self) -> list[str]:
+        return [] if self.environ.get("ECG_DATA") else ["ECG_DATA=ECG-Expert-QA"]
 
     def dataset(self) -> list[str]:
         return ["--recipe", "ecg", "--dataset_path", str(self.test_set())]

@@ -27,6 +27,15 @@ class Ehrsql(Recipe):
     def default_preset(self) -> str:
         return "tiny"
 
+    def check(self) -> None:
+        super().check()
+        given = [name for name in ("EHRSQL_DATA", "EHR_DB") if self.environ.get(name)]
+        if len(given) == 1:
+            other = {"EHRSQL_DATA": "EHR_DB", "EHR_DB": "EHRSQL_DATA"}[given[0]]
+            raise InputError(
+                f"{given[0]} is set, but {other} is not set; name the questions and their database, or neither"
+            )
+
     def prepare_data(self, stages: Stages) -> None:
         data, given = self.folder / "data", self.environ.get("EHRSQL_DATA")
         teacher, imitated = self.environ.get("EHRSQL_TEACHER"), []
@@ -46,8 +55,6 @@ class Ehrsql(Recipe):
         if self.environ.get("EHRSQL_TEACHER"):
             stages.after_files([Path(teacher)])
         if given:
-            if not self.environ.get("EHR_DB"):
-                raise InputError("EHRSQL_DATA is set, but EHR_DB is not; name the SQLite database of the questions")
             questions = Path(given)
             stages.after_files([self.database, *sorted(questions.glob("*/*.json"))])
         else:
@@ -72,6 +79,12 @@ class Ehrsql(Recipe):
         if test.is_file() or not self.parquet.is_dir():
             return test
         return self.parquet / self.valid_file  # EHRSQL's test labels may be missing
+
+    def chat_options(self) -> list[str]:
+        return ["--db_path", str(self.database), "--prompt", self.block.prompt]
+
+    def real_data(self) -> list[str]:
+        return [] if self.environ.get("EHRSQL_DATA") else ["EHRSQL_DATA=data/ehrsql", "EHR_DB=data/mimic_iv.sqlite"]
 
     def dataset(self) -> list[str]:
         return ["--dataset_path", str(self.test_set()), "--db_path", str(self.database)]

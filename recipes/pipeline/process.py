@@ -1,4 +1,4 @@
-"""Programs of a run: what they print goes to a log file, and none of them outlives the run."""
+"""Programs of a run: what they print goes to a log file, and none of them outlives a run that is stopped."""
 
 import ctypes
 import os
@@ -18,7 +18,8 @@ from data_prep.errors import InputError
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 TICK = 0.25  # seconds
-GRACE = 8.0  # seconds from the first signal to the end: Ray takes a few to end its processes
+POLITE, GRACE = 3.0, 8.0  # seconds until SIGTERM follows SIGINT, and SIGKILL both: Ray takes a few to end its processes
+LOG_END = 2**20  # bytes of a failed program's log that are read
 LAST_LINES = 12
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
@@ -38,9 +39,16 @@ def adopt_orphans() -> None:
 
 
 def run_program(
-    program: Sequence[str], log: Path, environ: Mapping[str, str], folder: Path, each_tick: Callable[[], None]
+    program: Sequence[str],
+    log: Path,
+    environ: Mapping[str, str],
+    folder: Path,
+    meanwhile: Callable[[], None],
+    keep_open: Sequence[int] = (),
 ) -> None:
     """Run ``program`` in ``folder``; add what it prints to ``log``. "python" stands for this interpreter.
+
+    ``meanwhile`` is called again and again. The program inherits the file descriptors ``keep_open``.
 
     Raises:
         ProgramFailed: the program failed.
@@ -59,42 +67,55 @@ def run_program(
         # A session of its own: Ctrl-C reaches the program through this process alone, which knows what to end.
         process = subprocess.Popen(
             command, cwd=folder, env=dict(environ), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            start_new_session=True, preexec_fn=_end_with_parent,
+            start_new_session=True, preexec_fn=_prepare, pass_fds=keep_open,
         )  # fmt: skip
     try:
         while process.poll() is None:
-            each_tick()
+            meanwhile()
             time.sleep(TICK)
     finally:
         end_descendants()
     if process.returncode:
         with log.open("rb") as said:
-            said.seek(start)
+            said.seek(max(start, log.stat().st_size - LOG_END))
             lines = said.read().decode(errors="replace").splitlines()
         lines = [line.rstrip() for line in lines if line.strip()]
         raise ProgramFailed(_cause(lines, process.returncode), lines[-LAST_LINES:])
 
 
-def _end_with_parent() -> None:
+def _prepare() -> None:
+    """In the program's process: SIGTERM when the run is killed, and Ctrl-C as usual, also under nohup."""
     _prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def end_descendants() -> None:
-    """End all processes that this process started, directly or not: ask them first, kill what is left."""
-    asked: set[int] = set()
-    deadline = time.monotonic() + GRACE
+    """End all processes that this process started, directly or not: ask them first, kill what is left.
+
+    A signal that comes meanwhile, such as a second Ctrl-C, changes nothing.
+    """
+    handlers = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    asked: set[tuple[int, int]] = set()
+    start = time.monotonic()
     while children := psutil.Process().children(recursive=True):
-        late = time.monotonic() > deadline
+        waited = time.monotonic() - start
         for child in children:
             with suppress(psutil.NoSuchProcess):
                 if child.status() == psutil.STATUS_ZOMBIE:
                     _reap(child.pid)
-                elif late:
+                elif waited > GRACE:
                     child.kill()
-                elif child.pid not in asked:
-                    asked.add(child.pid)
-                    child.send_signal(signal.SIGINT if child.ppid() == os.getpid() else signal.SIGTERM)
+                else:
+                    first = child.ppid() == os.getpid() and waited < POLITE
+                    number = signal.SIGINT if first else signal.SIGTERM
+                    if (child.pid, number) not in asked:
+                        asked.add((child.pid, number))
+                        child.send_signal(number)
         time.sleep(0.1)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def _reap(pid: int) -> None:

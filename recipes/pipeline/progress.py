@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import fmean
@@ -42,7 +43,8 @@ class TrainingProgress:
         complete = written[: written.rfind(b"\n") + 1]
         self._offset += len(complete)
         for line in complete.splitlines():
-            self._take(json.loads(line))
+            with suppress(ValueError, KeyError, TypeError, AttributeError):  # a bad line must not end a training
+                self._take(json.loads(line))
 
     def _take(self, record: dict) -> None:
         for pattern in SHOWN:
@@ -56,28 +58,27 @@ class TrainingProgress:
             self._first = self._first or (self.step, self._last)
 
     def text(self) -> str:
-        """One line, e.g. ``step 12 of 30, reward 0.61, validation 47.2%, 5.4 s a step, 1 min 37 s left``."""
+        """One line, e.g. ``step 12 of 30, 1 min 37 s left, reward 0.61, validation 47.2%, 5.4 s a step``."""
         if not self._values:
             return "starting"
-        parts = [f"step {self.step:,}" + (f" of {self.total:,}" if self.total else "")]
-        parts += [shown.format(self._values[pattern]) for pattern, shown in SHOWN.items() if pattern in self._values]
+        parts, pace = [f"step {self.step:,}" + (f" of {self.total:,}" if self.total else "")], []
         if self._first and self.step > self._first[0]:
-            pace = (self._last - self._first[1]) / (self.step - self._first[0])
-            parts.append(f"{pace:.1f} s a step" if pace >= 1 else f"{1 / pace:.1f} steps a second")
+            seconds = (self._last - self._first[1]) / (self.step - self._first[0])
             if self.total:
-                parts.append(f"{duration(pace * max(self.total - self.step, 0))} left")
-        return ", ".join(parts)
+                parts.append(f"{duration(seconds * max(self.total - self.step, 0))} left")
+            pace = [f"{seconds:.1f} s a step" if seconds >= 1 else f"{1 / max(seconds, 1e-3):.1f} steps a second"]
+        return ", ".join([*parts, *self._shown(), *pace])
 
     def share(self) -> float:
         """Of the way, 0 to 1."""
-        return self.step / self.total if self.total else 0
+        return min(self.step / self.total, 1) if self.total else 0
 
     def summary(self) -> str:
         """The last values, for a run that has ended."""
-        parts = [f"{self.step:,} steps"] if self.step else []
-        return ", ".join(
-            parts + [shown.format(self._values[name]) for name, shown in SHOWN.items() if name in self._values]
-        )
+        return ", ".join([*([f"{self.step:,} steps"] if self.step else []), *self._shown()])
+
+    def _shown(self) -> list[str]:
+        return [shown.format(self._values[pattern]) for pattern, shown in SHOWN.items() if pattern in self._values]
 
 
 def duration(seconds: float) -> str:

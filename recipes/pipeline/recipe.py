@@ -1,5 +1,6 @@
 """The stages around verl that all recipes share: start model, SFT, GRPO, export, evaluation."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import MutableMapping, Sequence
 from functools import cached_property
@@ -10,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from pyarrow.parquet import read_metadata
 
 from data_prep.errors import InputError
-from recipes.config import compose_config
+from recipes.config import compose_config, override
 from recipes.models import MADE_HERE
 from recipes.pipeline.settings import Overrides, output_folder, parse_override, sort_overrides, whole_number
 from recipes.pipeline.stages import Stages
@@ -18,7 +19,9 @@ from recipes.pipeline.stages import Stages
 CHOICES = ("preset", "hardware")  # Hydra takes each choice once: as an override they replace the variables
 
 
-MISSING = object()
+def setting(key: str, value: object) -> str:
+    """An override; the value is quoted only where Hydra needs it."""
+    return f"{key}={value}" if re.fullmatch(r"[A-Za-z0-9._/@-]+", str(value)) else override(key, value)
 
 
 class Recipe(ABC):
@@ -36,8 +39,10 @@ class Recipe(ABC):
     train_file: ClassVar[str]
     start_label: ClassVar[str]  # of the evaluation before GRPO
 
-    def __init__(self, environ: MutableMapping[str, str], overrides: Sequence[str]):
+    def __init__(self, environ: MutableMapping[str, str], overrides: Sequence[str], sft_only: bool = False):
         self.environ = environ
+        self.sft_only = sft_only
+        self.given = list(overrides)
         self.overrides: Overrides = sort_overrides(overrides, self.choices)
         self.seed = whole_number(environ, "SEED", 0, "a whole number of at most nine digits") or 0
         self.num_samples = whole_number(environ, "NUM_SAMPLES", 1, "a number of test questions, or nothing for all")
@@ -67,35 +72,53 @@ class Recipe(ABC):
         return f"{self.name}_grpo", [*choices, *([f"hardware={hardware}"] if hardware else [])]
 
     @cached_property
-    def block(self) -> DictConfig:
-        """The block ``recipe`` of the configs: the preset with the overrides."""
-        return compose_config(*self.grpo_config()).recipe
+    def config(self) -> DictConfig:
+        """The config of the last training, GRPO or SFT."""
+        name, choices = self.sft_config() if self.sft_only else self.grpo_config()
+        return compose_config(name, [*choices, *self.overrides.trainer])
 
-    def check(self, sft_only: bool) -> None:
-        """Compose the configs of all trainers.
+    @property
+    def block(self) -> DictConfig:
+        """Its block ``recipe``: the preset with the overrides."""
+        return self.config.recipe
+
+    def check(self) -> None:
+        """Check the settings of all stages.
 
         Raises:
             InputError: an override or a choice does not exist, or a setting is bad.
         """
-        name, choices = self.sft_config() if sft_only else self.grpo_config()
-        compose_config(name, [*choices, *self.overrides.trainer])
-        preset = compose_config(f"{self.name}_grpo", [f"preset={self.preset_folder}{self.preset}"])
-        for text in self.overrides.recipe:  # Hydra takes +recipe.sft.epochz=3, which no program reads
-            key = parse_override(text).key_or_group
-            if OmegaConf.select(preset, key, default=MISSING) is MISSING:
-                raise InputError(f"cannot use the override {text}: the presets have no {key}; configs/preset lists all")
+        self._check_added()
+        for key in ("model", "prompt"):
+            value = self.block.get(key)
+            if not isinstance(value, str) or not value:
+                raise InputError(f"recipe.{key}={value}: give a name")
         for key in ("sft.enabled", "teacher.demo", "teacher.executing_only"):
-            block, _, setting = key.partition(".")
-            value = self.block.get(block, {}).get(setting, False)
+            value = OmegaConf.select(self.block, key, default=False)
             if not isinstance(value, bool):
                 raise InputError(f"recipe.{key}={value}: use true or false")
-        if self.trains_sft() and not sft_only:  # a mistake for SFT alone shows before GRPO has run
+        if self.trains_sft() and not self.sft_only:  # a mistake for SFT alone shows before GRPO has run
             compose_config(*self.sft_config())
 
+    def _check_added(self) -> None:
+        """Hydra lets ``+recipe.sft.epochz=3`` add a setting, which no program would read."""
+        name, choices = self.sft_config() if self.sft_only else self.grpo_config()
+        added = [text for text in self.overrides.recipe if text.startswith("+")]
+        known = compose_config(name, [text for text in (*choices, *self.overrides.trainer) if text not in added])
+        for text in added:
+            key = parse_override(text).key_or_group
+            block, _, setting = key.rpartition(".")
+            if setting not in (OmegaConf.select(known, block) or {}):
+                raise InputError(f"cannot use the override {text}: the presets have no {key}; configs/preset lists all")
+
     def trains_sft(self) -> bool:
-        return self.block.sft.get("enabled", True)
+        return OmegaConf.select(self.block, "sft.enabled", default=True)
 
     # --- stages -------------------------------------------------------------------------------------------------------
+
+    def labels(self) -> list[str]:
+        """Of the evaluations: before GRPO, after it, and others."""
+        return [self.start_label, "grpo"]
 
     def run_sft(self, stages: Stages) -> None:
         """From nothing to the SFT model, which ``start_model`` is then."""
@@ -154,11 +177,11 @@ class Recipe(ABC):
         checkpoints, model = self.folder / name, self.models / name
         program = [
             *("python", "-m", "recipes.launch", config, *choices),
-            f"data.train_files={pairs or self.parquet / 'sft_train.parquet'}",
-            f"data.val_files={self.parquet / 'sft_valid.parquet'}",
-            f"model.path={self.start_model}",
-            f"trainer.seed={self.seed}",
-            f"trainer.default_local_dir={checkpoints}",
+            setting("data.train_files", pairs or self.parquet / "sft_train.parquet"),
+            setting("data.val_files", self.parquet / "sft_valid.parquet"),
+            setting("model.path", self.start_model),
+            setting("trainer.seed", self.seed),
+            setting("trainer.default_local_dir", checkpoints),
             *overrides,
         ]
         stages.training(name, checkpoints, program)
@@ -171,11 +194,11 @@ class Recipe(ABC):
         checkpoints = self.folder / "grpo"
         program = [
             *("python", "-m", "recipes.launch", config, *choices),
-            f"data.train_files={self.parquet / self.train_file}",
-            f"data.val_files={self.parquet / self.valid_file}",
-            f"data.seed={self.seed}",
-            f"actor_rollout_ref.model.path={self.start_model}",
-            f"trainer.default_local_dir={checkpoints}",
+            setting("data.train_files", self.parquet / self.train_file),
+            setting("data.val_files", self.parquet / self.valid_file),
+            setting("data.seed", self.seed),
+            setting("actor_rollout_ref.model.path", self.start_model),
+            setting("trainer.default_local_dir", checkpoints),
             *self.overrides.trainer,
         ]
         stages.training("grpo", checkpoints, program)
@@ -200,6 +223,14 @@ class Recipe(ABC):
             *("--model_name", model, "--output_dir", str(folder)),
         ]
         stages.stage(f"evaluate_{label}", folder, program)
+
+    def chat_options(self) -> list[str]:
+        """The arguments of ``recipes.chat`` for the run's models, besides its folder."""
+        return []
+
+    @abstractmethod
+    def real_data(self) -> list[str]:
+        """Variables that name real data in the place of a demo's; none for a run on given data."""
 
     @abstractmethod
     def dataset(self) -> list[str]:

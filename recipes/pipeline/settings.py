@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
 from dotenv import dotenv_values
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -30,6 +31,9 @@ PATHS = (
 )
 
 
+BLOCKS = ("recipe", "recipe.sft", "recipe.grpo", "recipe.teacher")
+
+
 def load_environment(environ: MutableMapping[str, str]) -> None:
     """Add what ``.env`` says and ``environ`` does not, and make paths absolute.
 
@@ -39,13 +43,22 @@ def load_environment(environ: MutableMapping[str, str]) -> None:
     Raises:
         InputError: ``HARDWARE`` is unknown, or asks for a GPU that is not there.
     """
-    own = {name: value for name, value in dotenv_values(REPO / ".env").items() if value and name not in environ}
+    own = {name: value for name, value in _read_env_file().items() if name not in environ}
     for values, folder in ((environ, Path.cwd()), (own, REPO)):
         for name in PATHS:
             if values.get(name):
                 values[name] = os.path.abspath(folder / Path(values[name]).expanduser())
     environ.update(own)
     environ["HARDWARE"] = hardware.choose(hardware.find_gpus())
+
+
+def _read_env_file() -> dict[str, str]:
+    """The settings of ``.env`` that are not empty, with ``$NAME`` of the environment in place."""
+    try:
+        values = dotenv_values(REPO / ".env")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{REPO / '.env'} is no UTF-8 text: {error}; write it again") from error
+    return {name: Template(value).safe_substitute(os.environ) for name, value in values.items() if value}
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,8 @@ def sort_overrides(texts: Sequence[str], choices: Sequence[str]) -> Overrides:
     sorted_ = Overrides({}, [], [])
     for text in texts:
         override = parse_override(text)
+        if override.key_or_group.partition(".")[0] == "recipe" and (override.is_delete() or _is_block(override)):
+            raise InputError(f"cannot use the override {text}: give each setting of recipe a value of its own")
         if override.key_or_group in choices and override.type is OverrideType.CHANGE:
             sorted_.choices[override.key_or_group] = str(override.value())
         elif override.key_or_group.startswith("recipe."):
@@ -92,6 +107,11 @@ def sort_overrides(texts: Sequence[str], choices: Sequence[str]) -> Overrides:
         else:
             sorted_.trainer.append(text)
     return sorted_
+
+
+def _is_block(override: Override) -> bool:
+    """Whether it would replace several settings at once, or a block of settings by a value."""
+    return isinstance(override.value(), dict) or override.key_or_group in BLOCKS
 
 
 def whole_number(environ: Mapping[str, str], name: str, least: int, what: str) -> int | None:

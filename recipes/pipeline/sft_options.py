@@ -4,8 +4,8 @@ import argparse
 from collections.abc import MutableMapping
 from pathlib import Path
 
-from recipes.config import preset_of
-from recipes.launch import override
+from recipes.config import override, preset_of
+from recipes.models import MADE_HERE
 from recipes.pipeline.recipe import Recipe
 
 KEYS = {
@@ -61,7 +61,8 @@ def sft_overrides(args: argparse.Namespace, environ: MutableMapping[str, str], r
     """The overrides that the options stand for. An unset ``PRESET`` becomes the preset that is made for the model."""
     overrides = []
     if args.model_name:
-        model = str(Path(args.model_name).absolute()) if Path(args.model_name).is_dir() else args.model_name
+        folder = args.model_name not in MADE_HERE and Path(args.model_name).is_dir()
+        model = str(Path(args.model_name).absolute()) if folder else args.model_name
         overrides.append(override("recipe.model", model))
         if not environ.get("PRESET") and (preset := preset_of(model, recipe.preset_folder)):
             environ["PRESET"] = preset

@@ -9,7 +9,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,7 +22,7 @@ MARKER = "latest_checkpointed_iteration.txt"  # verl writes this file beside its
 LENGTH = ("trainer.total_", "trainer.save_freq", "trainer.test_freq", "trainer.val_", "trainer.logger")
 LENGTH_OF_RECIPE = (".steps", ".epochs", ".save_freq", ".test_freq")
 
-# Runs a program: its stage, its arguments, and what to call about once a second meanwhile. Raises where it fails.
+# Runs a program: its stage, its arguments, and what to call again and again meanwhile. Raises where it fails.
 Execute = Callable[[str, Sequence[str], Callable[[], None]], None]
 
 
@@ -59,7 +59,7 @@ class Stages:
                 f"{self.folder} holds a run on other data, or with another seed or other settings of the data; "
                 "choose another OUTPUT_DIR"
             )
-        self._write(origin, key)
+        _write(origin, key)
 
     def stage(self, name: str, output: Path, program: Sequence[str]) -> None:
         """Run ``program``, which writes the file or folder ``output``, unless it has run before."""
@@ -80,12 +80,11 @@ class Stages:
                     f"{checkpoints} holds a run on other data, from another model or with other settings; move it "
                     "away, or choose another OUTPUT_DIR"
                 )
-            earlier = int(clock.read_text()) if clock.is_file() else 0
+            earlier = _number(clock)
         else:
-            self._write(begun, str(time.time_ns()))
-        self._write(origin, key)
-        start = time.monotonic()
-        self._stage(name, marker, program, lambda: self._write(clock, str(earlier + _since(start))), earlier)
+            _write(begun, str(time.time_ns()))
+        _write(origin, key)
+        self._stage(name, marker, program, Clock(clock, earlier).keep, earlier)
         if begun.is_file():  # folders of older versions lack this file
             self._upstream = self._key(begun.read_text().strip())
 
@@ -101,25 +100,41 @@ class Stages:
         return int((self._stamps / name).read_text().split(maxsplit=2)[1])
 
     def _stage(
-        self, name: str, output: Path, program: Sequence[str], each_second: Callable[[], None], earlier: int
+        self, name: str, output: Path, program: Sequence[str], meanwhile: Callable[[], None], earlier: int
     ) -> None:
         stamp, key, start = self._stamps / name, self._key(*program), time.monotonic()
         if _finished(stamp, key):
             self._skip(name)
         else:
             stamp.unlink(missing_ok=True)
-            self._execute(name, program, each_second)
-            self._write(stamp, "\n".join([f"{key} {_since(start) + earlier}", *_files(output)]))
+            self._execute(name, program, meanwhile)
+            _write(stamp, "\n".join([f"{key} {_since(start) + earlier}", *_files(output)]))
         self._upstream = key
 
     def _key(self, *parts: str) -> str:
         text = "".join(f"{part}\n" for part in (self._upstream, *parts))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def _write(self, path: Path, text: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_output(path) as partial:
-            partial.write_text(f"{text}\n")
+
+def _write(path: Path, text: str) -> None:
+    with atomic_output(path) as partial:
+        partial.write_text(f"{text}\n")
+
+
+class Clock:
+    """Keeps in ``file`` the seconds since now and those before."""
+
+    def __init__(self, file: Path, earlier: int):
+        self._file, self._earlier, self._start = file, earlier, time.monotonic()
+        self._kept = -1
+
+    def keep(self) -> None:
+        """Called as often as one likes; writes once a second."""
+        seconds = _since(self._start)
+        if seconds > self._kept:
+            self._kept = seconds
+            with suppress(InputError):  # a full disk must not end a training that goes on
+                _write(self._file, str(self._earlier + seconds))
 
 
 class DryRun(Stages):
@@ -165,11 +180,17 @@ def _files(output: Path) -> list[str]:
 
 
 def _finished(stamp: Path, key: str) -> bool:
-    """Whether the stage ran with this key, and what it wrote is still there."""
+    """Whether the stage ran with this key, and what it wrote is still there. A damaged stamp is none."""
     if not stamp.is_file():
         return False
-    first, *files = stamp.read_text().splitlines()
+    first, *files = stamp.read_text(errors="replace").splitlines() or [""]
     return first.split()[:1] == [key] and all(map(os.path.exists, files))
+
+
+def _number(file: Path) -> int:
+    """The number in a file, 0 where there is none: killed runs of older versions may have left the file empty."""
+    text = file.read_text(errors="replace").strip() if file.is_file() else ""
+    return int(text) if text.isdecimal() else 0
 
 
 def _lasts(argument: str) -> bool:
