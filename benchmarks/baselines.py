@@ -39,7 +39,7 @@ def fine_tune(recipe: Recipe, stages: Stages, name: str, pairs: Path, seconds: i
         raise InputError(f"{name}: sampling took as long as GRPO; no time is left to train")
     length = [f"trainer.total_training_steps={steps}", f"trainer.total_epochs={steps // batches + 1}"]
     model = recipe.train_sft(stages, name, [*length, f"trainer.save_freq={steps}", "trainer.test_freq=-1"], pairs)
-    recipe.evaluate(stages, name, str(model))
+    recipe.evaluate(stages, f"evaluate_{name}", {name: str(model)})
 
 
 def baselines(recipe: Recipe, stages: Stages) -> None:

@@ -1,9 +1,9 @@
-"""Evaluates a model on the questions of a recipe, with the grader of its training.
+"""Evaluates models on the questions of a recipe, with the grader of their training.
 
 ``evaluate --recipe R --model_name M --dataset_path test.parquet`` generates one response a question with vLLM, grades
 it, prints the figures and writes ``<output_dir>/<model>/run_<timestamp>/``: ``results.json`` (``summary``, ``config``
-and every sample under ``samples``) and ``evaluation.log`` (the same for reading). What is particular to a recipe
-stands in ``recipes/<recipe>_evaluation.py``.
+and every sample under ``samples``) and ``evaluation.log`` (the same for reading). Several models are evaluated one
+after the other. What is particular to a recipe stands in ``recipes/<recipe>_evaluation.py``.
 """
 
 import argparse
@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from dotenv import load_dotenv
 from rich.console import Console
@@ -21,46 +23,60 @@ from data_prep.errors import InputError
 from recipes import hardware
 from recipes.config import CONFIG_DIR
 from recipes.evaluation_results import RECIPES, recipe_module, write_results
-from recipes.evaluation_rows import choose_rows
+from recipes.evaluation_rows import Row, choose_rows
 from recipes.generation import TOO_LONG, GenerationOptions, Generator, Response
 
 Generate = Callable[[Sequence[list[dict[str, str]]]], list[Response]]
 
 
-def evaluate(args: argparse.Namespace, make_generator: Callable[[GenerationOptions], Generate] = Generator) -> Path:
-    """Do what the command line asks for; return the folder that was written.
+def evaluate(
+    args: argparse.Namespace, make_generator: Callable[[GenerationOptions], Generate] = Generator
+) -> list[Path]:
+    """Do what the command line asks for; return the folder of each model, as it was written.
 
     Raises:
-        InputError: an option, the dataset, a database, the model or the output folder is bad; nothing is written then.
+        InputError: an option, the dataset, a database, a model or an output folder is bad; nothing is written then.
     """
     check_options(args)
     args.dtype = args.dtype or hardware.rollout_dtype()
     recipe = recipe_module(args.recipe)
     rows = choose_rows(recipe.load_rows(args), args.num_samples, args.seed)
-    folder = run_folder(args.output_dir, args.model_name, args.run_name)
-    generate = make_generator(
-        GenerationOptions(
-            model_name=args.model_name,
-            max_response_length=args.max_response_length,
-            temperature=args.temperature,
-            seed=args.seed,
-            dtype=args.dtype,
-            gpu_memory_utilization=args.gpu_memory_utilization,
-        )
+    places = args.output_dir if len(args.output_dir) > 1 else args.output_dir * len(args.model_name)
+    folders = [run_folder(place, model, args.run_name) for model, place in zip(args.model_name, places, strict=True)]
+    generators = [make_generator(generation_options(args, model)) for model in args.model_name]
+    for model, folder, generate in zip(args.model_name, folders, generators, strict=True):
+        config = vars(args) | {"model_name": model, "output_dir": folder.parent.parent}
+        evaluate_model(recipe, rows, generate, folder, config)
+    return folders
+
+
+def generation_options(args: argparse.Namespace, model: str) -> GenerationOptions:
+    return GenerationOptions(
+        model_name=model,
+        max_response_length=args.max_response_length,
+        temperature=args.temperature,
+        seed=args.seed,
+        dtype=args.dtype,
+        gpu_memory_utilization=args.gpu_memory_utilization,
     )
 
+
+def evaluate_model(
+    recipe: ModuleType, rows: Sequence[Row], generate: Generate, folder: Path, settings: dict[str, Any]
+) -> None:
+    """Generate, grade, write ``folder`` and print the figures. ``settings``: the command line's, for this model."""
     started = time.monotonic()
     responses = generate([row["prompt"] for row in rows])
     generated = time.monotonic()
     samples = recipe.grade_responses(rows, responses)
-    summary = recipe.summarize(samples, args.seed) | {"canaries": recipe.canaries(rows)}
-    config = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    summary = recipe.summarize(samples, settings["seed"]) | {"canaries": recipe.canaries(rows)}
+    config = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
     config["prompts_too_long"] = sum(response.finish_reason == TOO_LONG for response in responses)
     config["generation_seconds"] = round(generated - started, 1)
     config["grading_seconds"] = round(time.monotonic() - generated, 1)
     write_results(folder, summary, config, samples)
-    Console().print(recipe.summary_table(summary, f"{args.model_name} on {args.dataset_path.name}"))
-    return folder
+    title = f"{settings['model_name']} on {settings['dataset_path'].name}"
+    Console().print(recipe.summary_table(summary, title))
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -73,6 +89,11 @@ def check_options(args: argparse.Namespace) -> None:
         raise InputError(f"--temperature is {args.temperature:g}; give 0 (greedy) or more")
     if not 0 < args.gpu_memory_utilization <= 1:
         raise InputError(f"--gpu_memory_utilization is {args.gpu_memory_utilization:g}; give a share in (0, 1]")
+    if len(args.output_dir) not in (1, len(args.model_name)):
+        count = f"{len(args.output_dir)} folders for {len(args.model_name)} models"
+        raise InputError(f"--output_dir names {count}; name one for all, or one for each")
+    if len(set(args.model_name)) < len(args.model_name):
+        raise InputError("--model_name names a model twice; name each once")
     for option in ("db_path", "prompt"):
         if args.recipe != "ehrsql" and getattr(args, option) is not None:
             raise InputError(f"--{option} is of --recipe ehrsql; leave it out with --recipe {args.recipe}")
@@ -111,7 +132,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--recipe", choices=tuple(RECIPES), default="ehrsql", help="whose questions and grader")
-    parser.add_argument("--model_name", required=True, help="Hugging Face folder or hub id")
+    parser.add_argument("--model_name", nargs="+", required=True, help="Hugging Face folders or hub ids")
     parser.add_argument(
         "--dataset_path",
         type=Path,
@@ -121,7 +142,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--db_path", type=Path, help="EHRSQL: database, if not the one that the parquet file names")
     parser.add_argument("--num_samples", type=int, help="evaluate on that many questions, drawn at random, not on all")
     parser.add_argument("--prompt", help="EHRSQL: template in configs/prompts for data.json, if not question_only")
-    parser.add_argument("--output_dir", type=Path, default=Path("results"), help="where <model>/<run> is made")
+    parser.add_argument(
+        "--output_dir", type=Path, nargs="+", default=[Path("results")],
+        help="where <model>/<run> is made: one folder for all models, or one for each",
+    )  # fmt: skip
     parser.add_argument("--run_name", help="name of the run's folder, if not run_<timestamp>")
     parser.add_argument("--max_response_length", type=int, default=1024, help="in tokens")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
@@ -136,8 +160,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     load_dotenv(CONFIG_DIR.parent / ".env")
-    folder = evaluate(args)
-    print(f"Wrote {folder}/results.json and {folder}/evaluation.log")
+    for folder in evaluate(args):
+        print(f"Wrote {folder}/results.json and {folder}/evaluation.log")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Responses to chat prompts by vLLM's offline engine, on a GPU or a CPU."""
 
+import gc
 import os
 import re
 import sys
@@ -132,6 +133,8 @@ class Generator:
             detokenize=False,
         )
         outputs = engine.generate([{"prompt_token_ids": ids} for ids in token_ids], sampling)
+        del engine
+        gc.collect()  # frees the engine's memory: another model may follow
         completions = [completion for output in outputs for completion in output.outputs]
         return [
             Response(

@@ -164,7 +164,7 @@ def total_steps(config: DictConfig) -> int | None:
 
 def finish(recipe: Recipe, console: RunConsole) -> None:
     """The tables, the page, and what to do next."""
-    runs = {label: recipe.results / label for label in recipe.labels()}
+    runs = {label: recipe.results / label for label in recipe.evaluated_models()}
     two = {label: runs[label] for label in (recipe.start_label, "grpo")}
     commands = next_commands(recipe)
     page = summarize(two, [recipe.folder / "grpo" / "metrics"], recipe.folder / "summary", console.rich, commands)

@@ -254,7 +254,7 @@ def test_the_ecg_recipe_runs_from_nothing_to_its_page(tmp_path):
     assert "chat_with_model.sh" in page
     assert (out / "comparison" / "comparison.html").is_file()
     again = run(recipe("run", "ecg", *settings), **variables)
-    assert "grpo: finished before" in again and "evaluate_grpo: finished before" in again
+    assert "grpo: finished before" in again and "evaluate: finished before" in again
 
 
 def test_evaluation_of_the_trained_model(work, sft_model):

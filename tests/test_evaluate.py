@@ -88,7 +88,8 @@ def dataset(tmp_path, rows):
 
 def run(tmp_path, dataset, *arguments, model="org/model"):
     given = ["--model_name", model, "--dataset_path", str(dataset), "--output_dir", str(tmp_path / "results")]
-    return evaluate(parser().parse_args([*given, *arguments]), fixed_responses)
+    (folder,) = evaluate(parser().parse_args([*given, *arguments]), fixed_responses)
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -277,6 +278,28 @@ def test_data_json_needs_a_database_and_its_own_name(tmp_path, db):
 def test_bad_options(tmp_path, dataset, arguments, message):
     with pytest.raises(InputError, match=message):
         run(tmp_path, dataset, *arguments)
+
+
+def test_several_models_each_in_a_folder_of_its_own(tmp_path, dataset):
+    arguments = ["--dataset_path", str(dataset), "--model_name", "a/one", "a/two", "--output_dir"]
+    asked = []
+
+    def make(options):
+        asked.append(options.model_name)
+        return fixed_responses(options)
+
+    folders = evaluate(parser().parse_args([*arguments, str(tmp_path / "x"), str(tmp_path / "y")]), make)
+    assert [folder.parent for folder in folders] == [tmp_path / "x" / "a__one", tmp_path / "y" / "a__two"]
+    assert asked == ["a/one", "a/two"]
+    configs = [json.loads((folder / "results.json").read_text())["config"] for folder in folders]
+    assert [config["model_name"] for config in configs] == ["a/one", "a/two"]
+    assert configs[1]["output_dir"] == str(tmp_path / "y")
+    one_place = evaluate(parser().parse_args([*arguments, str(tmp_path / "z")]), make)
+    assert [folder.parent.name for folder in one_place] == ["a__one", "a__two"]
+    with pytest.raises(InputError, match="names 3 folders for 2 models"):
+        evaluate(parser().parse_args([*arguments, "x", "y", "z"]), make)
+    with pytest.raises(InputError, match="names a model twice"):
+        evaluate(parser().parse_args([*arguments[:2], "--model_name", "a/one", "a/one"]), make)
 
 
 def test_output_that_cannot_be_written(tmp_path, dataset):

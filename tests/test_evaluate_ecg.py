@@ -68,7 +68,8 @@ def write_parquet(path, rows):
 def run(tmp_path, dataset, *arguments, responses=RESPONSES):
     given = ["--recipe", "ecg", "--model_name", "org/model", "--dataset_path", str(dataset)]
     given += ["--output_dir", str(tmp_path / "results"), *arguments]
-    return evaluate(parser().parse_args(given), lambda options: lambda prompts: responses[: len(prompts)])
+    (folder,) = evaluate(parser().parse_args(given), lambda options: lambda prompts: responses[: len(prompts)])
+    return folder
 
 
 @pytest.fixture(scope="module")

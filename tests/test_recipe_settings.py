@@ -70,7 +70,14 @@ def test_the_stages_of_the_demo_hand_on_what_they_make(tmp_path, name):
     shown = programs(recipe)
     assert f"model.path={tmp_path}/models/tiny" in shown["sft"]
     assert f"actor_rollout_ref.model.path={tmp_path}/models/sft" in shown["grpo"]
-    assert shown["evaluate_grpo"][-3] == f"{tmp_path}/models/grpo"
+    start = recipe.start_label
+    assert shown["evaluate"][-6:-2] == [
+        "--model_name",
+        f"{tmp_path}/models/sft",
+        f"{tmp_path}/models/grpo",
+        "--output_dir",
+    ]
+    assert shown["evaluate"][-2:] == [f"{tmp_path}/results/{start}", f"{tmp_path}/results/grpo"]
     assert shown["model"][-5:-2] == ["--recipe", name, "--corpus"]
     teacher = {"ehrsql": "questions/train/teacher.json", "ecg": "demo/teacher/answers.json"}[name]
     assert f"{tmp_path}/data/{teacher}" in shown["parquet"]
@@ -90,7 +97,7 @@ def test_given_data_replace_the_demo(tmp_path):
     ecg = programs(Ecg({"OUTPUT_DIR": str(tmp_path), "ECG_DATA": "/ecg", "THINK": "1", "PRESET": "smollm2_135m"}, []))
     assert "demo_ecg" not in ecg
     assert {"--think", "--tokenizer"} <= {*ecg["parquet"]} and "--teacher_answers" not in ecg["parquet"]
-    assert ecg["evaluate_base"][-3] == f"{tmp_path}/models/smollm2_135m"
+    assert f"{tmp_path}/models/smollm2_135m" in ecg["evaluate"] and ecg["evaluate"][-1] == f"{tmp_path}/results/base"
 
 
 @pytest.mark.parametrize(

@@ -42,15 +42,12 @@ class Ecg(Recipe):
         name, choices = super().grpo_config()
         return name, [*choices, f"adapter={self.adapter}"]
 
-    def run(self, stages: Stages) -> None:
-        # GRPO's policy and its KL term's reference are the SFT model, its LoRA adapter merged: verl's reference for an
-        # adapter is the model under it.
-        super().run(stages)
-        if "base" in self.labels():
-            self.evaluate(stages, "base", self.base_model)
+    # GRPO's policy and its KL term's reference are the SFT model, its LoRA adapter merged: verl's reference for an
+    # adapter is the model under it.
 
-    def labels(self) -> list[str]:
-        return [*super().labels(), *(["base"] if self.block.model != "tiny" else [])]  # a tiny one's weights are random
+    def evaluated_models(self) -> dict[str, str]:
+        models = super().evaluated_models()
+        return models if self.block.model == "tiny" else models | {"base": self.base_model}  # tiny's weights are random
 
     def prepare_data(self, stages: Stages) -> None:
         given, teacher = self.environ.get("ECG_DATA"), self.environ.get("ECG_TEACHER")

@@ -116,9 +116,9 @@ class Recipe(ABC):
 
     # --- stages -------------------------------------------------------------------------------------------------------
 
-    def labels(self) -> list[str]:
-        """Of the evaluations: before GRPO, after it, and others."""
-        return [self.start_label, "grpo"]
+    def evaluated_models(self) -> dict[str, str]:
+        """By labels: before GRPO, after it, and others."""
+        return {self.start_label: self.start_model, "grpo": str(self.models / "grpo")}
 
     def run_sft(self, stages: Stages) -> None:
         """From nothing to the SFT model, which ``start_model`` is then."""
@@ -133,8 +133,7 @@ class Recipe(ABC):
         if self.trains_sft():
             self.start_model = str(self.train_sft(stages))
         self.train_grpo(stages)
-        self.evaluate(stages, self.start_label, self.start_model)
-        self.evaluate(stages, "grpo", str(self.models / "grpo"))
+        self.evaluate(stages, "evaluate", self.evaluated_models())
 
     def parquet_and_model(self, stages: Stages, program: Sequence[str]) -> None:
         """Data preparation by ``program``, and the start model."""
@@ -213,16 +212,16 @@ class Recipe(ABC):
         ]
         stages.stage(f"export_{name}", self.models / name, program)
 
-    def evaluate(self, stages: Stages, label: str, model: str) -> None:
-        """On the test questions."""
-        folder = self.results / label
+    def evaluate(self, stages: Stages, name: str, models: dict[str, str]) -> None:
+        """The stage ``name``: evaluates models, by their labels, on the test questions."""
         number = ["--num_samples", str(self.num_samples)] if self.num_samples else []
+        folders = [str(self.results / label) for label in models]
         program = [
             *("python", "-m", "recipes.evaluate", *self.dataset()),
             *("--max_response_length", str(self.block.max_response_length), *number),
-            *("--model_name", model, "--output_dir", str(folder)),
+            *("--model_name", *models.values(), "--output_dir", *folders),
         ]
-        stages.stage(f"evaluate_{label}", folder, program)
+        stages.stage(name, self.results, program)
 
     def chat_options(self) -> list[str]:
         """The arguments of ``recipes.chat`` for the run's models, besides its folder."""
