@@ -97,7 +97,8 @@ run_program(["python", "-c", sys.argv[2]], Path(sys.argv[1]), os.environ, Path.c
 
 def started(tmp_path: Path) -> tuple[subprocess.Popen, list[int]]:
     log = tmp_path / "log"
-    process = subprocess.Popen([sys.executable, "-c", RUN, str(log)], stderr=subprocess.PIPE)
+    terminal = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  pytest-xdist's workers ignore it
+    process = subprocess.Popen([sys.executable, "-c", RUN, str(log)], stderr=subprocess.PIPE, preexec_fn=terminal)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         lines = log.read_text().splitlines() if log.exists() else []
