@@ -2,12 +2,11 @@
 
 import base64
 import hashlib
-from pathlib import Path
 from typing import Any
 
-import jinja2
+from recipes.page_template import page_environment
 
-TEMPLATE_FILE = Path(__file__).with_name("compare_page.html.jinja")
+TEMPLATE = "compare_page.html.jinja"
 
 
 def render_page(
@@ -18,16 +17,10 @@ def render_page(
     Texts from data and models are hostile: the template escapes them, its script shows them as text only, and the
     page's content security policy runs no script but that one and loads nothing.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE_FILE.parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     environment.filters["csp_hash"] = _csp_hash
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": True, "separators": (",", ":")}
-    template = environment.get_template(TEMPLATE_FILE.name)
+    template = environment.get_template(TEMPLATE)
     data: dict[str, Any] = {"labels": labels, "items": items}
     return template.render(title=title, tables=tables, caption=caption, data=data)
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
+from recipes.page_template import page_environment
 
-TEMPLATE_FILE = Path(__file__).with_name("summary_page.html.jinja")
+TEMPLATE = "summary_page.html.jinja"
 
 
 def render_summary(
@@ -25,15 +25,9 @@ def render_summary(
     Texts from data and models are hostile: the template escapes them, and the page's content security policy runs no
     script and loads nothing.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE_FILE.parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     images = {name: base64.b64encode(file.read_bytes()).decode() for name, file in charts.items()}
-    template = environment.get_template(TEMPLATE_FILE.name)
+    template = environment.get_template(TEMPLATE)
     return template.render(
         title=title, tables=tables, images=images, examples=examples, labels=labels, commands=commands
     )

@@ -1,5 +1,6 @@
 """Programs of a run: where their words go, why they failed, and that none of them outlives the run."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -40,6 +41,18 @@ def test_all_that_a_program_prints_is_in_the_log(tmp_path, capfd):
 
 def test_a_program_gets_no_input(tmp_path):
     assert "nothing" in run(tmp_path, "import sys; print(sys.stdin.read() or 'nothing')").read_text()
+
+
+def test_a_program_keeps_the_lock_of_the_run(tmp_path):
+    """So that no second run starts beside the trainer of a run that was killed."""
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        code = f"import os; print('kept', os.fstat({lock.fileno()}).st_ino)"
+        log = tmp_path / "log"
+        run_program([PYTHON, "-c", code], log, os.environ, tmp_path, lambda: None, (lock.fileno(),))
+        assert log.read_text().endswith(f"kept {os.fstat(lock.fileno()).st_ino}\n")
+        with pytest.raises(ProgramFailed):
+            run_program([PYTHON, "-c", code], log, os.environ, tmp_path, lambda: None)
 
 
 def test_the_cause_is_the_line_with_the_error_whatever_is_printed_after_it(tmp_path):
