@@ -29,13 +29,10 @@ def failure(tmp_path: Path, code: str) -> ProgramFailed:
 
 
 def test_all_that_a_program_prints_is_in_the_log(tmp_path, capfd):
-    run(tmp_path, "import sys; print('out'); print('err', file=sys.stderr)")
+    run(tmp_path, "import sys; print('out'); print('err', end='', file=sys.stderr)")
     log = run(tmp_path, "print('second start')")
-    assert [line for line in log.read_text().splitlines() if not line.startswith("==")] == [
-        "out",
-        "err",
-        "second start",
-    ]
+    lines = log.read_text().splitlines()
+    assert [line for line in lines if not line.startswith("== ")] == ["out", "err", "second start"]
     assert capfd.readouterr() == ("", "")
 
 

@@ -1,7 +1,7 @@
 """Rollouts by group leave the rows that verl's own agent loops leave, with the rewards of the same grader.
 
 vLLM is a stand-in that answers with fixed tokens; tokenizer, reward manager and both workers' code are real. That
-a whole run trains on these rows is what ``test_end_to_end.py`` shows.
+a whole run trains on these rows is what ``test_ehrsql_recipe.py`` shows.
 """
 
 import importlib.metadata

@@ -103,6 +103,26 @@ def test_a_dry_run_prints_command_lines_that_verl_takes(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("recipe.grpo.stepz=9", "recipe.grpo.stepz"),
+        ("+recipe.sft.epochz=9", "recipe.sft.epochz"),
+        ("++recipe.sft.epochz=9", "recipe.sft.epochz"),
+        ("trainer.save_frek=9", "trainer.save_frek"),
+        ("~trainer.save_frek", "trainer.save_frek"),
+        ("preset=tinny", "preset/tinny"),
+        ("algo=grpoo", "algo/grpoo"),
+        ("recipe.grpo.steps", "recipe.grpo.steps"),
+    ],
+)
+def test_a_misspelt_override_is_one_line_and_leaves_nothing(tmp_path, override, named):
+    result = program("ehrsql", override, OUTPUT_DIR=str(tmp_path / "out"))
+    assert result.returncode == 1
+    assert named in result.stderr and result.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path, recipe):
     with open(tmp_path / ".lock", "w") as lock:

@@ -61,6 +61,8 @@ def run_program(
     except OSError as error:
         raise InputError(f"cannot write {log}: {error.strerror}; free space or choose another OUTPUT_DIR") from error
     with output:
+        if output.tell():
+            output.write(b"\n")  # on a full disk, an earlier program's last line may lack its end
         output.write(f"== {datetime.now():%Y-%m-%d %H:%M:%S} {shlex.join(command)}\n".encode())
         output.flush()
         start = output.tell()
