@@ -53,12 +53,23 @@ def compose_config(name: str, overrides: list[str]) -> DictConfig:
         with initialize_config_dir(str(CONFIG_DIR), version_base=None):
             config = compose(name, [search_path(), *overrides])
         OmegaConf.to_container(config.recipe, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except Exception as error:
+        if _interrupted(error):
+            raise KeyboardInterrupt from None
+        if not isinstance(error, (HydraException, OmegaConfBaseException)):
+            raise
         message = str(error).split("Config search path")[0].split("See https://")[0]
         reason = " ".join(line.strip() for line in message.splitlines() if line.strip())
         raise InputError(f"cannot use these overrides for {name}: {reason}") from None
     _check_numbers(config)
     return config
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether ``error`` came of Ctrl-C, which leaves OmegaConf's containers in a state that its own clean-up refuses."""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _check_numbers(config: DictConfig) -> None:

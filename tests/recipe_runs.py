@@ -138,7 +138,7 @@ class RecipeRun:
             time.sleep(0.1)
 
     def partial_files(self) -> list[Path]:
-        """What programs that were killed have left half-written."""
+        """What programs are writing, or have left half-written."""
         return [path for path in self.folder.rglob(".*") if ".partial-" in path.name]
 
 

@@ -8,6 +8,7 @@ import sys
 import pandas as pd
 import psutil
 import pytest
+from pyarrow.parquet import read_metadata
 from recipe_runs import RecipeRun, Start, finished, metrics, metrics_of, recipe
 
 pytestmark = pytest.mark.skipif(os.environ.get("HARDWARE") == "gpu", reason="written for the CPU requirements")
@@ -89,27 +90,35 @@ def marker(run: RecipeRun, stage: str) -> str:
 
 def check_stopped(start: Start, run: RecipeRun) -> None:
     """Ctrl-C has ended all programs and says how to go on."""
-    assert start.end() == 130
+    assert start.end() == 130, start.output
     assert start.programs() == []
     assert start.output.splitlines()[-1] == f"stopped; the same command goes on from here ({run.folder})"
     assert "Traceback" not in start.output
 
 
 def stop_twice(run: RecipeRun, stage: str, output: str | None) -> None:
-    """Once by Ctrl-C, once by kill -9. No stage before this one is repeated, and nothing half-written has its name."""
+    """By Ctrl-C and by kill -9, while it writes its ``output``.
+
+    No stage before this one is repeated, and nothing half-written has its final name.
+    """
+    begun = run.partial_files()  # of the start that was killed before
+    writes = (lambda: set(run.partial_files()) - set(begun)) if output else None
     with run.start() as start:
-        run.in_the_middle_of(stage, start)
+        run.in_the_middle_of(stage, start, writes)
         start.process.send_signal(signal.SIGINT)
         check_stopped(start, run)
     with run.start() as start:
-        run.in_the_middle_of(stage, start)
-        earlier = [line.strip() for line in start.output.splitlines() if line.startswith("  ") and "finished" in line]
+        run.in_the_middle_of(stage, start, writes)
         start.process.kill()
         run.wait_until_free()
+    earlier = {line.strip() for line in start.output.splitlines() if line.endswith("finished before")}
     stamps = {path.name for path in (run.folder / "stages").iterdir() if "." not in path.name}
-    assert {f"{name}: finished before" for name in stamps} == {*earlier}
+    assert {f"{name}: finished before" for name in stamps} == earlier
     assert stage not in stamps
-    if output:
+    if output == "data/parquet":  # whose files are written one by one
+        for file in (run.folder / output).glob("*.parquet"):
+            read_metadata(file)
+    elif output:
         assert not (run.folder / output).exists()
 
 

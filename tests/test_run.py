@@ -10,9 +10,10 @@ import sys
 
 import pytest
 from conftest import REPO
+from omegaconf import OmegaConf
 
 from data_prep.errors import InputError
-from recipes import run
+from recipes import config, run
 from recipes.pipeline.console import RunConsole
 from recipes.pipeline.ecg import Ecg
 from recipes.pipeline.process import ProgramFailed
@@ -243,3 +244,15 @@ def test_a_failed_stage_shows_its_cause_its_last_lines_and_its_log(tmp_path, cap
     monkeypatch.setattr(run, "FULL", 2**60)
     with pytest.raises(InputError, match=f"stage grpo failed: the disk of {tmp_path} is full; free space"):
         run.fail(recipe, "grpo", tmp_path / "log", failure)
+
+
+def test_ctrl_c_while_a_config_is_composed_is_no_mistake_in_the_overrides(monkeypatch):
+    def compose(*_):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            OmegaConf.create({"interrupted": "???"}).interrupted  # noqa: B018  OmegaConf's clean-up fails in this way
+
+    monkeypatch.setattr(config, "compose", compose)
+    with pytest.raises(KeyboardInterrupt):
+        config.compose_config("ehrsql_sft", [])
