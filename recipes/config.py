@@ -66,7 +66,7 @@ def compose_config(name: str, overrides: list[str]) -> DictConfig:
 
 
 def _interrupted(error: BaseException | None) -> bool:
-    """Whether ``error`` came of Ctrl-C, which leaves OmegaConf's containers in a state that its own clean-up refuses."""
+    """Whether ``error`` came of Ctrl-C: OmegaConf's clean-up then finds its containers half-made, and fails."""
     while error and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None

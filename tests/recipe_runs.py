@@ -88,17 +88,21 @@ class RecipeRun:
     def __init__(self, name: str, folder: Path, settings: Sequence[str], **variables: str):
         self.folder = folder
         self._name, self._settings = name, settings
-        self._environ = os.environ | {"HARDWARE": "cpu", "OUTPUT_DIR": str(folder)} | variables
+        self.variables = {"OUTPUT_DIR": str(folder), **variables}
+
+    def command(self, *settings: str) -> list[str]:
+        return recipe("run", self._name, *self._settings, *settings)
 
     @contextmanager
     def start(self, *settings: str) -> Iterator[Start]:
         """Start the run, with more ``settings``. It is killed at the end, if it still runs."""
         mark = uuid.uuid4().hex
         printed = self.folder.with_name(f"{self.folder.name}_{mark}.txt")
+        environ = os.environ | {"HARDWARE": "cpu", "TEST_MARK": mark} | self.variables
         with printed.open("w") as output:
             process = subprocess.Popen(
-                recipe("run", self._name, *self._settings, *settings), cwd=REPO,
-                env=self._environ | {"TEST_MARK": mark}, stdout=output, stderr=output, preexec_fn=_as_in_a_terminal,
+                self.command(*settings), cwd=REPO, env=environ, stdout=output, stderr=output,
+                preexec_fn=_as_in_a_terminal,
             )  # fmt: skip
         start = Start(process, printed, mark)
         try:
@@ -112,9 +116,8 @@ class RecipeRun:
     def starts_of(self, stage: str) -> int:
         """How often a stage has been started."""
         log = self.folder / "logs" / f"{stage}.log"
-        return (
-            sum(line.startswith("== ") for line in log.read_text(errors="replace").splitlines()) if log.exists() else 0
-        )
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        return sum(line.startswith("== ") for line in lines)
 
     def in_the_middle_of(self, stage: str, start: Start, reached: Callable[[], bool] | None = None) -> None:
         """Wait until ``start`` runs ``stage`` and has ``reached`` something in it, or for a moment."""
@@ -138,7 +141,7 @@ class RecipeRun:
             time.sleep(0.1)
 
     def partial_files(self) -> list[Path]:
-        """What programs are writing, or have left half-written."""
+        """What programs that were killed have left half-written."""
         return [path for path in self.folder.rglob(".*") if ".partial-" in path.name]
 
 

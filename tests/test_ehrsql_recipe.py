@@ -3,20 +3,25 @@
 import json
 import os
 import signal
+import sqlite3
 import sys
+from contextlib import closing
 
 import pandas as pd
 import psutil
 import pytest
-from pyarrow.parquet import read_metadata
 from recipe_runs import RecipeRun, Start, finished, metrics, metrics_of, recipe
+
+from data_prep import build_ehr_db, make_demo_ehr
 
 pytestmark = pytest.mark.skipif(os.environ.get("HARDWARE") == "gpu", reason="written for the CPU requirements")
 
 SETTINGS = [
-    "recipe.max_response_length=96",
-    "recipe.sft.epochs=1",
-    "recipe.sft.save_freq=50",
+    "recipe.max_response_length=64",
+    "recipe.gold_sql_share=0.35",  # 32 questions for SFT, 60 for GRPO
+    "recipe.sft.batch_size=8",
+    "recipe.sft.epochs=16",  # more, and all samples of a prompt are equal: DAPO finds no group to train on
+    "recipe.sft.save_freq=32",
     "recipe.grpo.batch_size=4",
     "recipe.grpo.rollouts=4",
     # A gradient even where all rollouts earn the same, and steps that tell old weights from new ones.
@@ -26,26 +31,36 @@ SETTINGS = [
     "recipe.grpo.lr_scheduler=constant",
     "recipe.grpo.steps=3",
     "algo=dapo",
-    "data.val_max_samples=16",
     "trainer.save_freq=1",
     "trainer.test_freq=1",
 ]
-# The stages around SFT and GRPO, with what each of them makes.
-BEFORE = {
-    "demo_ehr": "data/mimic_iv_tree",
-    "database": "data/mimic_iv.sqlite",
-    "questions": "data/questions",
-    "parquet": "data/parquet",
-    "model": "models/tiny",
-}
-EXPORTS = {"export_sft": "models/sft", "export_grpo": "models/grpo"}
+DEMO = {"demo_ehr": "data/mimic_iv_tree", "database": "data/mimic_iv.sqlite", "questions": "data/questions"}
+STAGES = ["parquet", "model", "sft", "export_sft", "grpo", "export_grpo", "evaluate"]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> RecipeRun:
+    return RecipeRun("ehrsql", tmp_path_factory.mktemp("demo") / "out", [])
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> RecipeRun:
-    folder = tmp_path_factory.mktemp("ehrsql") / "out"
-    rollouts = f"trainer.rollout_data_dir={folder}/rollouts"
-    return RecipeRun("ehrsql", folder, [*SETTINGS, rollouts], NUM_SAMPLES="20")
+    """A run on one type of question, which has few tokens and is soon learned."""
+    work = tmp_path_factory.mktemp("ehrsql")
+    make_demo_ehr.main(["--out_dir", str(work / "tree")])
+    build_ehr_db.main(["--data_dir", str(work / "tree"), "--out_dir", str(work), "--num_patient", "100"])
+    with closing(sqlite3.connect(work / "mimic_iv.sqlite")) as database:
+        patients = [row[0] for row in database.execute("SELECT subject_id FROM patients")]
+    for split, ids in {"train": patients[8:], "valid": patients[:8]}.items():
+        sql = {f"{split}-{id_}": f"SELECT gender FROM patients WHERE subject_id = {id_}" for id_ in ids}
+        folder = work / "questions" / split
+        folder.mkdir(parents=True)
+        questions = [{"id": f"{split}-{id_}", "question": f"What is the gender of patient {id_}?"} for id_ in ids]
+        (folder / "data.json").write_text(json.dumps({"version": "test", "data": questions}))
+        (folder / "label.json").write_text(json.dumps(sql))
+    variables = {"EHRSQL_DATA": str(work / "questions"), "EHR_DB": str(work / "mimic_iv.sqlite")}
+    rollouts = f"trainer.rollout_data_dir={work}/rollouts"
+    return RecipeRun("ehrsql", work / "out", [*SETTINGS, rollouts], **variables)
 
 
 @pytest.fixture(scope="module")
@@ -56,18 +71,27 @@ def ended(run) -> RecipeRun:
     return run
 
 
+def test_a_demo_that_is_stopped_while_it_is_made_is_made_in_the_end(demo):
+    for stage, output in DEMO.items():
+        stop_twice(demo, stage, output)
+    with demo.start() as start:
+        start.wait_for(lambda: "  parquet: " in start.output)
+    demo.wait_until_free()
+    assert all((demo.folder / output).exists() for output in DEMO.values())
+
+
 def test_a_run_that_is_stopped_in_every_stage_goes_on_to_its_page(run):
     """By Ctrl-C, by kill -9, and in GRPO by the loss of its processes and of its database, too."""
-    for stage, output in BEFORE.items():
-        stop_twice(run, stage, output)
+    stop_twice(run, "parquet", "data/parquet/train.parquet")
     start_a_second_run(run)
+    stop_twice(run, "model", "models/tiny")
     stop_sft(run)
-    stop_twice(run, "export_sft", EXPORTS["export_sft"])
+    stop_twice(run, "export_sft", "models/sft")
     stop_grpo(run)
     take_the_database_from_grpo(run)
     take_the_reward_processes_from_grpo(run)
-    stop_twice(run, "export_grpo", EXPORTS["export_grpo"])
-    stop_twice(run, "evaluate", None)
+    stop_twice(run, "export_grpo", "models/grpo")
+    stop_twice(run, "evaluate", "results/grpo")
     with run.start() as start:
         assert start.end() == 0, start.output
     assert len(start.output.splitlines()) <= 80
@@ -77,7 +101,7 @@ def test_a_run_that_is_stopped_in_every_stage_goes_on_to_its_page(run):
     assert figures["logprob_difference_mean"] < 0.05
     for label in ("start", "grpo"):
         results = json.loads((run.folder / "results" / label / "results.json").read_text())
-        assert results["summary"]["questions"] == 20
+        assert results["summary"]["questions"] == 8
     assert (run.folder / "summary" / "summary.html").is_file()
     assert (run.folder / "comparison" / "comparison.html").is_file()
 
@@ -96,42 +120,36 @@ def check_stopped(start: Start, run: RecipeRun) -> None:
     assert "Traceback" not in start.output
 
 
-def stop_twice(run: RecipeRun, stage: str, output: str | None) -> None:
-    """By Ctrl-C and by kill -9, while it writes its ``output``.
+def stop_twice(run: RecipeRun, stage: str, output: str) -> None:
+    """By Ctrl-C and by kill -9. No stage before this one is repeated, and nothing half-written has its final name."""
+    final = run.folder / output
+    writes = lambda: any(final.parent.glob(f".{final.name}.partial-*"))  # noqa: E731
 
-    No stage before this one is repeated, and nothing half-written has its final name.
-    """
-    begun = run.partial_files()  # of the start that was killed before
-    writes = (lambda: set(run.partial_files()) - set(begun)) if output else None
+    moment = writes if stage in DEMO else None  # the programs of other stages take seconds to begin
     with run.start() as start:
-        run.in_the_middle_of(stage, start, writes)
+        run.in_the_middle_of(stage, start, moment)
         start.process.send_signal(signal.SIGINT)
         check_stopped(start, run)
     with run.start() as start:
-        run.in_the_middle_of(stage, start, writes)
+        run.in_the_middle_of(stage, start, moment)
         start.process.kill()
         run.wait_until_free()
     earlier = {line.strip() for line in start.output.splitlines() if line.endswith("finished before")}
     stamps = {path.name for path in (run.folder / "stages").iterdir() if "." not in path.name}
     assert {f"{name}: finished before" for name in stamps} == earlier
     assert stage not in stamps
-    if output == "data/parquet":  # whose files are written one by one
-        for file in (run.folder / output).glob("*.parquet"):
-            read_metadata(file)
-    elif output:
-        assert not (run.folder / output).exists()
+    assert not final.exists()
 
 
 def start_a_second_run(run: RecipeRun) -> None:
     """It is refused, and the first goes on."""
     with run.start() as start:
-        run.in_the_middle_of("model", start)
-        second = finished(recipe("run", "ehrsql", *SETTINGS), 1, OUTPUT_DIR=str(run.folder))
+        run.in_the_middle_of("parquet", start, lambda: True)
+        second = finished(run.command(), 1, **run.variables)
         assert second == f"another run is using {run.folder}; wait for it, or choose another OUTPUT_DIR\n"
-        start.wait_for(lambda: "  model: " in start.output)
+        start.wait_for(lambda: "  parquet: " in start.output)
         start.process.send_signal(signal.SIGINT)
         check_stopped(start, run)
-    assert (run.folder / "models" / "tiny" / "model.safetensors").is_file()
 
 
 def stop_sft(run: RecipeRun) -> None:
@@ -141,7 +159,7 @@ def stop_sft(run: RecipeRun) -> None:
         start.process.send_signal(signal.SIGINT)
         check_stopped(start, run)
     with run.start() as start:
-        run.in_the_middle_of("sft", start, lambda: marker(run, "sft") == "50")
+        run.in_the_middle_of("sft", start, lambda: marker(run, "sft") == "32")
         start.process.kill()
         run.wait_until_free()
     with run.start() as start:
@@ -150,7 +168,7 @@ def stop_sft(run: RecipeRun) -> None:
         check_stopped(start, run)
     first, *_, last = sorted((run.folder / "sft" / "metrics").glob("*.jsonl"))
     assert min(metrics_of(first)) == 1
-    assert min(step for step, entry in metrics_of(last).items() if "train/loss" in entry) == 51
+    assert min(step for step, entry in metrics_of(last).items() if "train/loss" in entry) == 33
     steps = metrics(run.folder / "sft")
     losses = [entry["train/loss"] for entry in steps.values() if "train/loss" in entry]
     assert losses[-1] < losses[0] / 5
@@ -171,7 +189,7 @@ def stop_grpo(run: RecipeRun) -> None:
         start.process.send_signal(signal.SIGINT)
         check_stopped(start, run)
 
-    rollouts = run.folder / "rollouts" / "1.jsonl"  # written when the checkpoint is
+    rollouts = run.folder.parent / "rollouts" / "1.jsonl"  # written when the checkpoint is
     graded = lambda: rollouts.is_file() and rollouts.read_text().count("\n") >= 16  # noqa: E731
     with run.start() as start:
         run.in_the_middle_of("grpo", start, lambda: marker(run, "grpo") == "1" and graded())
@@ -187,7 +205,7 @@ def stop_grpo(run: RecipeRun) -> None:
 
 def take_the_database_from_grpo(run: RecipeRun) -> None:
     """A step that cannot be graded trains nothing, and ends the run."""
-    database = run.folder / "data" / "mimic_iv.sqlite"
+    database = run.folder.parent / "mimic_iv.sqlite"
     away = database.with_name("away.sqlite")
     with run.start("trainer.val_before_train=False") as start:
         run.in_the_middle_of("grpo", start)
@@ -231,25 +249,23 @@ def take_the_reward_processes_from_grpo(run: RecipeRun) -> None:
 
 
 def test_a_finished_run_has_nothing_to_do_and_keeps_its_data(ended):
-    with ended.start() as start:
-        assert start.end() == 0, start.output
-    stages = [*BEFORE, "sft", "export_sft", "grpo", "export_grpo", "evaluate"]
-    assert [f"  {stage}: finished before" in start.output for stage in stages] == [True] * len(stages)
-    refused = finished(recipe("run", "ehrsql", *SETTINGS), 1, OUTPUT_DIR=str(ended.folder), SEED="1")
+    again = finished(ended.command(), **ended.variables)
+    assert [f"  {stage}: finished before" in again for stage in STAGES] == [True] * len(STAGES)
+    refused = finished(ended.command(), 1, **ended.variables | {"SEED": "1"})
     assert "holds a run on other data, or with another seed" in refused.splitlines()[-1]
-    refused = finished(recipe("run", "ehrsql", *SETTINGS, "recipe.sft.epochs=2", "recipe.sft.batch_size=8"), 1,
-                       OUTPUT_DIR=str(ended.folder))  # fmt: skip
+    refused = finished(ended.command("recipe.sft.batch_size=4"), 1, **ended.variables)
     assert "sft holds a run on other data, from another model or with other settings" in refused.splitlines()[-1]
 
 
 def test_evaluation_of_the_trained_model(ended, tmp_path):
-    rows = pd.read_parquet(ended.folder / "data" / "parquet" / "valid.parquet").head(8)
-    rows.to_parquet(tmp_path / "some.parquet")
-    options = ["--dataset_path", tmp_path / "some.parquet", "--output_dir", tmp_path / "results"]
-    finished(recipe("evaluate", "--model_name", ended.folder / "models" / "sft", *options, "--max_response_length", 64))
+    dataset = ended.folder / "data" / "parquet" / "valid.parquet"
+    options = ["--dataset_path", dataset, "--output_dir", tmp_path / "results", "--max_response_length", 64]
+    finished(recipe("evaluate", "--model_name", ended.folder / "models" / "sft", *options))
     (path,) = (tmp_path / "results").glob("*/*/results.json")
     results = json.loads(path.read_text())
-    assert [sample["id"] for sample in results["samples"]] == [info["id"] for info in rows["extra_info"]]
+    assert {sample["id"] for sample in results["samples"]} == {
+        info["id"] for info in pd.read_parquet(dataset)["extra_info"]
+    }
     assert results["summary"]["questions"] == 8
 
 

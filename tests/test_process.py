@@ -63,6 +63,13 @@ def test_the_cause_is_the_one_line_of_our_own_programs(tmp_path):
     assert failure(tmp_path, code).cause == "no such file: x; make it"
 
 
+def test_the_cause_is_the_programs_whatever_rays_processes_print_at_their_end(tmp_path):
+    code = (
+        "print('no group to train on; use algo=grpo'); print('\\x1b[36m(TaskRunner pid=7)\\x1b[0m leaked 4 instances!')"
+    )
+    assert failure(tmp_path, f"{code}; raise SystemExit(1)").cause == "no group to train on; use algo=grpo"
+
+
 def test_the_cause_of_an_earlier_start_does_not_count(tmp_path):
     failure(tmp_path, "raise ValueError('first')")
     assert failure(tmp_path, "raise KeyError('second')").cause == "KeyError: 'second'"

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -21,6 +22,7 @@ TICK = 0.25  # seconds
 POLITE, GRACE = 3.0, 8.0  # seconds until SIGTERM follows SIGINT, and SIGKILL both: Ray takes a few to end its processes
 LOG_END = 2**20  # bytes of a failed program's log that are read
 LAST_LINES = 12
+RAY = re.compile(r"(?:\x1b\[\d+m)?\([\w.:]+ pid=")  # the beginning of a line of another process than the program's
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
@@ -129,11 +131,14 @@ def _cause(lines: list[str], code: int) -> str:
     """The line that says why a program failed with ``code``, negative for a signal.
 
     Our own programs end in one line. After a traceback, Ray and torchrun print more lines than the one with the error.
+    What Ray's processes say may come after all that.
     """
     if code < 0:
         return f"ended by {signal.Signals(-code).name}" + (
             ", often for lack of memory" if code == -signal.SIGKILL else ""
         )
+    own = [line for line in lines if not RAY.match(line)]
+    lines = own or lines
     last = lines[-200:]
     named = [line for line in last if _names_an_error(line)]
     if named and any(line.startswith("Traceback") or "Traceback (most recent" in line for line in last):
