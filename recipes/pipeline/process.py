@@ -22,7 +22,7 @@ TICK = 0.25  # seconds
 POLITE, GRACE = 3.0, 8.0  # seconds until SIGTERM follows SIGINT, and SIGKILL both: Ray takes a few to end its processes
 LOG_END = 2**20  # bytes of a failed program's log that are read
 LAST_LINES = 12
-RAY = re.compile(r"(?:\x1b\[\d+m)?\([\w.:]+ pid=")  # the beginning of a line of another process than the program's
+RAY = re.compile(r"(?:\x1b\[\d+m)?\((?:[\w.:]+ )?pid=")  # the beginning of a line of another process than the program's
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
