@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -71,14 +71,29 @@ class Start:
         return self.process.wait(TIMEOUT_S)
 
     def programs(self) -> list[psutil.Process]:
-        """Processes that this start began, directly or not, without ``recipes.run`` itself."""
+        """Processes that this start began, directly or not."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def press_ctrl_c(self) -> tuple[int, list[psutil.Process]]:
+        """Returns the exit code, and the processes that are left."""
+        programs = self.programs()
+        self.process.send_signal(signal.SIGINT)
+        code = self.process.wait(TIMEOUT_S)
+        return code, [program for program in [*programs, *self._marked()] if program.is_running()]
+
+    def kill_all(self) -> None:
+        """Kill what still runs."""
+        self.process.kill()
+        self.process.wait()
+        for program in self._marked():
+            program.kill()
+
+    def _marked(self) -> list[psutil.Process]:
         found = []
         for process in psutil.process_iter():
-            try:
-                if process.pid != self.process.pid and process.environ().get("TEST_MARK") == self._mark:
+            with suppress(psutil.Error):
+                if process.environ().get("TEST_MARK") == self._mark:
                     found.append(process)
-            except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-                continue
         return found
 
 
@@ -108,10 +123,7 @@ class RecipeRun:
         try:
             yield start
         finally:
-            process.kill()
-            process.wait()
-            for program in start.programs():
-                program.kill()
+            start.kill_all()
 
     def starts_of(self, stage: str) -> int:
         """How often a stage has been started."""
