@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pyarrow.parquet import read_metadata
 
-from data_prep.errors import InputError
+from data_prep.errors import InputError, run_main
 from recipes import run
 from recipes.pipeline.console import RunConsole
 from recipes.pipeline.recipe import Recipe
@@ -90,4 +90,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

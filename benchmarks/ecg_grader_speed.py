@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+from data_prep.errors import run_main
+
 ANSWERS = Path(__file__).resolve().parent.parent / "tests" / "ecg_answers.json"
 LONGEST_S = 600  # of a round, loading included; a worker that failed would be waited for
 Row = tuple[str, str, str]  # answer, reference, ground truth
@@ -133,4 +135,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

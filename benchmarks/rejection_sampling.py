@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 from data_prep.atomic import atomic_output
-from data_prep.errors import InputError
+from data_prep.errors import InputError, run_main
 from recipes.evaluation_results import RECIPES
 from recipes.generation import GenerationOptions, Generator, Response
 
@@ -82,4 +82,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from data_prep.atomic import atomic_output
-from data_prep.errors import InputError
+from data_prep.errors import InputError, run_main
 from recipes.evaluation_results import read_text
 from recipes.summary import TRAINING, cells, parse_runs
 
@@ -99,4 +99,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

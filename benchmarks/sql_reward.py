@@ -35,6 +35,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from data_prep.errors import run_main
 from reward_fns.ehrsql import compute_score
 from reward_fns.sql_sandbox import SqlSandbox, shared_sandbox
 from reward_fns.sql_text import clean_up
@@ -335,4 +336,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

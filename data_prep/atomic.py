@@ -46,6 +46,8 @@ def atomic_output(path: str | os.PathLike, marker: str | None = None) -> Iterato
         if final.is_dir():
             shutil.rmtree(final)
         os.replace(partial, final)
+    except InputError:
+        raise
     except Exception as error:
         if reason := _disk_problem(error):
             raise InputError(f"cannot write {final}: {reason}; free space or choose another folder") from error

@@ -18,7 +18,7 @@ from data_prep.ehr_database import MEMORY_LIMIT, build
 from data_prep.ehr_indexes import build_indexed
 from data_prep.ehr_variants import build_variants
 from data_prep.ehr_verify import compare_answers, print_comparisons
-from data_prep.errors import InputError
+from data_prep.errors import InputError, run_main
 from data_prep.schema_prompt import full_schema
 
 
@@ -100,4 +100,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

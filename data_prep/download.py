@@ -14,7 +14,7 @@ import requests
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from data_prep.checksum import sha256_file
-from data_prep.errors import InputError
+from data_prep.errors import InputError, run_main
 
 TIMEOUT_S = (10, 60)  # to connect, and between two pieces
 CHUNK_BYTES = 1 << 18
@@ -197,4 +197,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

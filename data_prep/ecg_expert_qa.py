@@ -31,7 +31,7 @@ from data_prep.ecg_split import assign_groups, group_records
 from data_prep.ecg_teacher import check_ids, grade_answer, read_answers, teacher_counts, with_answers
 from data_prep.ecg_turns import fold
 from data_prep.ehrsql_report import TokenCounter, WordCounter
-from data_prep.errors import InputError
+from data_prep.errors import InputError, run_main
 from data_prep.parquet import write_parquet
 
 PARQUET_NAMES = ("sft_train", "sft_valid", "grpo_train", "grpo_valid", "grpo_test")
@@ -295,4 +295,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

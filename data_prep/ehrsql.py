@@ -28,7 +28,7 @@ from data_prep.ehrsql_source import (
     split_files,
     sql_skeleton,
 )
-from data_prep.errors import InputError
+from data_prep.errors import InputError, run_main
 from data_prep.gold import execute_all
 from data_prep.parquet import write_parquet
 from data_prep.prompts import PromptBuilder, prompt_names, template_files
@@ -328,4 +328,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

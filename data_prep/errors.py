@@ -1,9 +1,16 @@
-"""The one way in which the command-line tools report bad input."""
+"""The one way in which the command-line programs report bad input."""
+
+import sys
+from collections.abc import Callable
 
 
-class InputError(SystemExit):
-    """Bad input, in one line that names the thing and the remedy.
+class InputError(Exception):
+    """Bad input, in one line that names the thing and the remedy."""
 
-    A subclass of ``SystemExit``: uncaught, Python prints the line to stderr and exits with code 1,
-    without a traceback, and no ``except Exception`` swallows it.
-    """
+
+def run_main(main: Callable[[], object]) -> None:
+    """Run a program's ``main``. An ``InputError`` ends the program: its line on stderr, exit code 1, no traceback."""
+    try:
+        main()
+    except InputError as error:
+        sys.exit(str(error))

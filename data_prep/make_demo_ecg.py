@@ -31,7 +31,7 @@ from data_prep.demo_ecg_teacher import figures as teacher_figures
 from data_prep.demo_output import demo_output
 from data_prep.ecg_ids import question_id, record_id
 from data_prep.ecg_source import SCHEMAS, read_file
-from data_prep.errors import InputError
+from data_prep.errors import InputError, run_main
 
 FILES = {
     "EBK": "ECG Knowledge (Basic Q&A).json",
@@ -212,4 +212,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -16,7 +16,7 @@ from rich.progress import track
 from data_prep.demo_hospital import admit_patient, fill_dictionaries
 from data_prep.demo_output import demo_output
 from data_prep.demo_records import COLUMNS, Records
-from data_prep.errors import InputError
+from data_prep.errors import InputError, run_main
 
 # Whoever and whatever has a number of its own; a copy of the hospital has others.
 OWN_IDS = {
@@ -83,4 +83,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

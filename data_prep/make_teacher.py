@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_prep.atomic import atomic_output
 from data_prep.ehrsql_source import draw_share, read_labels, sql_skeleton
-from data_prep.errors import InputError
+from data_prep.errors import InputError, run_main
 from data_prep.misreadings import MISREADINGS, misread
 from reward_fns.answers import ABSTAIN
 
@@ -83,4 +83,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_prep.atomic import atomic_output
-from data_prep.errors import InputError
+from data_prep.errors import InputError, run_main
 from recipes.compare_items import page_items
 from recipes.compare_page import render_page
 from recipes.evaluation_results import Run, check_same_questions, read_run, recipe_module, results_file
@@ -165,4 +165,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_prep.ecg_source import SCHEMAS
-from data_prep.errors import InputError
+from data_prep.errors import InputError, run_main
 from recipes import hardware
 from recipes.config import CONFIG_DIR
 
@@ -303,4 +303,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -19,7 +19,7 @@ from typing import Any
 from dotenv import load_dotenv
 from rich.console import Console
 
-from data_prep.errors import InputError
+from data_prep.errors import InputError, run_main
 from recipes import hardware
 from recipes.config import CONFIG_DIR
 from recipes.evaluation_results import RECIPES, recipe_module, write_results
@@ -164,5 +164,10 @@ def main(argv: list[str] | None = None) -> None:
         print(f"Wrote {folder}/results.json and {folder}/evaluation.log")
 
 
+def command() -> None:
+    """What ``evaluate`` runs."""
+    run_main(main)
+
+
 if __name__ == "__main__":
-    main()
+    command()

@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_prep.atomic import atomic_output
 from data_prep.chat_template import chat_template_variables
-from data_prep.errors import InputError
+from data_prep.errors import InputError, run_main
 from recipes.models import EXPORT_FIGURES
 
 # The export is bfloat16, the policy float32: the mean difference that rounding makes is below this, in nats a token.
@@ -194,4 +194,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

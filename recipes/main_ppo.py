@@ -4,6 +4,8 @@
 task runner is how verl means recipes to add to it (``run_ppo``).
 """
 
+import sys
+
 import hydra
 import ray
 from omegaconf import DictConfig
@@ -28,8 +30,8 @@ def main(config: DictConfig) -> None:
     validate_config(config, need_reference_policy(config), need_critic(config))
     try:
         run_ppo(config, task_runner_class=TaskRunner)
-    except TrainingFailed as error:  # with Ray's traceback around its cause
-        raise InputError(str(error.cause)) from None
+    except (InputError, TrainingFailed) as error:  # with Ray's traceback around its cause
+        sys.exit(str(error.cause))  # Hydra would print a traceback of anything else
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.atomic import atomic_output
-from data_prep.errors import InputError
+from data_prep.errors import InputError, run_main
 
 MARKER = "start_model.json"  # tells a folder made here, which may be made anew, from others
 EXPORT_FIGURES = "export.json"  # the same of recipes.export
@@ -187,4 +187,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from pyarrow.parquet import read_metadata
 
 from data_prep.atomic import DISK_ERRORS
-from data_prep.errors import InputError
+from data_prep.errors import InputError, run_main
 from recipes import doctor, launch
 from recipes.chat_text import printable
 from recipes.compare import write_comparison
@@ -271,4 +271,4 @@ def interruptible(folder: Path) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dotenv import load_dotenv
 
-from data_prep.errors import InputError
+from data_prep.errors import InputError, run_main
 from recipes import hardware
 from recipes.config import override, preset_of
 from recipes.launch import REPO, launch
@@ -113,5 +113,10 @@ def main(argv: list[str] | None = None) -> None:
     launch(f"{args.recipe}_grpo", overrides_for(args))
 
 
+def command() -> None:
+    """What ``train`` runs."""
+    run_main(main)
+
+
 if __name__ == "__main__":
-    main()
+    command()

@@ -19,14 +19,16 @@ case "$HARDWARE" in
 esac
 STAMP="$VENV/.clinical_rl_recipes"
 FINGERPRINT="$HARDWARE $PWD $(cat requirements*.txt pyproject.toml scripts/setup.sh | sha256sum)"
-[ "$(cat "$STAMP" 2>/dev/null)" = "$FINGERPRINT" ] && exit 0
+holds() { compgen -G "$VENV/lib/python*/site-packages/$1-*.dist-info" >/dev/null; }
+# The stamp alone is not enough: other tools, such as "uv sync", take packages out again.
+[ "$(cat "$STAMP" 2>/dev/null)" = "$FINGERPRINT" ] && holds verl && holds torch && holds 'vllm*' && holds duckdb && exit 0
 
 if [ ! -x "$VENV/bin/python" ]; then
   if command -v uv >/dev/null; then uv venv --quiet --seed "$VENV"; else python3 -m venv "$VENV"; fi \
-    || die "cannot make $VENV; install Python 3.11 or newer with its venv module (Debian: apt-get install python3-venv)"
+    || die "cannot make $VENV; install Python 3.11 to 3.13 with its venv module (Debian: apt-get install python3-venv)"
 fi
-"$VENV/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-  || die "$VENV has $("$VENV/bin/python" -V), but the SQL sandbox needs Python 3.11 or newer; remove $VENV and put a newer python3 first in PATH"
+"$VENV/bin/python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+  || die "$VENV has $("$VENV/bin/python" -V): the SQL sandbox needs 3.11 or newer, and the pinned packages have no wheels for 3.14; remove $VENV and put another python3 first in PATH"
 
 # uv resolves in seconds and, unlike pip, can leave a dependency out (requirements-cpu-overrides.txt).
 UV=$(command -v uv || echo "$VENV/bin/uv")

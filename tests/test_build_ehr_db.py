@@ -21,6 +21,7 @@ from rich.console import Console
 from data_prep.build_ehr_db import build, main
 from data_prep.ehr_cohort import BuildOptions
 from data_prep.ehr_progress import BuildProgress
+from data_prep.errors import InputError
 from data_prep.mimic_csv import COLUMNS, parse_number
 
 SHARED_TASK = ["--num_patient", "100", "--timeshift", "--current_time", "2100-12-31 23:59:00", "--start_year", "2100"]
@@ -99,7 +100,7 @@ def test_source_order_is_kept_in_a_file_that_is_read_in_several_parts(query):
 def test_a_wrong_cell_far_into_a_file_is_named(tmp_path):
     rows = [f"1,11,7,2150-03-02 14:00:00,220045,{i},bpm" for i in range(200_000)]
     rows[150_000] = "1,11,7,2150-03-02 14:00:00,220045,eighty,bpm"
-    with pytest.raises(SystemExit, match="chartevents.csv: .*row 150,001, column valuenum: 'eighty' is not a number"):
+    with pytest.raises(InputError, match="chartevents.csv: .*row 150,001, column valuenum: 'eighty' is not a number"):
         build(tree(tmp_path / "tree", chartevents=rows), tmp_path / "db.sqlite", BuildOptions(**IN_2100))
     assert [path.name for path in tmp_path.iterdir()] == ["tree"]
 
@@ -388,7 +389,7 @@ def header_only(table: str):
 def test_bad_trees(tmp_path, damage, words):
     folder = tree(tmp_path / "tree")
     damage(folder)
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(InputError) as caught:
         build(folder, tmp_path / "out" / "db.sqlite", BuildOptions(**IN_2100))
     message = str(caught.value)
     assert all(word in message for word in words) and "\n" not in message
@@ -411,7 +412,7 @@ def test_bad_trees(tmp_path, damage, words):
 )
 def test_bad_options(tmp_path, arguments, words):
     source = tree(tmp_path / "tree")
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(InputError) as caught:
         main(["--data_dir", str(source), "--out_dir", str(tmp_path / "out"), *arguments])
     assert all(word in str(caught.value) for word in words) and "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
@@ -449,6 +450,7 @@ def build_until(phase: str, event: str, source: Path, out: Path) -> subprocess.C
     program = f"""
 import os, resource, signal, sys
 from data_prep import build_ehr_db, ehr_indexes, ehr_progress, ehr_variants
+from data_prep.errors import run_main
 def watch(place, name, phase_of):
     function = getattr(place, name)
     def watched(*arguments):
@@ -459,7 +461,7 @@ def watch(place, name, phase_of):
 watch(ehr_progress.BuildProgress, "done", lambda self, table, rows: table)
 watch(ehr_indexes, "closing", lambda copy: "indexes")
 watch(ehr_variants, "_exchange_values", lambda built, seed: "variants")
-build_ehr_db.main(sys.argv[1:])
+run_main(build_ehr_db.main)
 """
     command = [sys.executable, "-c", program, "--data_dir", source, "--out_dir", out, *ALL_OUTPUTS]
     return subprocess.run(command, cwd=REPO, capture_output=True, text=True)
@@ -492,9 +494,9 @@ def test_disk_full_in_any_phase_leaves_what_was_whole(tmp_path, phase):
 
 
 def test_too_little_memory_is_one_clear_line(tmp_path):
-    with pytest.raises(SystemExit, match="memory"):
+    with pytest.raises(InputError, match="memory"):
         build(tree(tmp_path / "tree"), tmp_path / "db.sqlite", BuildOptions(), memory_limit="1MB")
-    with pytest.raises(SystemExit, match="memory_limit is 'much'"):
+    with pytest.raises(InputError, match="memory_limit is 'much'"):
         build(tree(tmp_path / "tree"), tmp_path / "db.sqlite", BuildOptions(), memory_limit="much")
 
 

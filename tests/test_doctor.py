@@ -3,6 +3,7 @@ import socket
 
 import pytest
 
+from data_prep.errors import InputError
 from recipes import doctor, hardware
 from recipes.config import compose_config
 from recipes.doctor import GB
@@ -181,7 +182,7 @@ def test_exit_code(capsys, monkeypatch):
     assert "warn" in capsys.readouterr().out
 
     monkeypatch.setattr(doctor, "run_checks", lambda *arguments: [doctor.check_model("tyni"), doctor.check_cores(2)])
-    with pytest.raises(SystemExit, match="can't run here: model: no preset tyni; set PRESET to one of"):
+    with pytest.raises(InputError, match="can't run here: model: no preset tyni; set PRESET to one of"):
         doctor.main([])
     assert "fail" in capsys.readouterr().out
 
