@@ -8,10 +8,35 @@ REPO = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
+# The longest first, so that none of them runs alone at the end while the other worker waits.
+LONGEST = ("test_ehrsql_recipe", "test_ecg_recipe")
+# Files that start verl, vLLM, Ray or a browser, or grade and execute real data: left out by "scripts/test.sh --quick".
+SLOW = {
+    *LONGEST,
+    "test_chat",
+    "test_chat_ui",
+    "test_compare_page",
+    "test_configs",
+    "test_ecg_grader",
+    "test_ecg_teacher",
+    "test_ehr_audit",
+    "test_ehr_equality",
+    "test_ehrsql_parquet",
+    "test_evaluate_ecg",
+    "test_monitored_trainer",
+    "test_rollout_groups",
+    "test_sql_attacks",
+    "test_sql_parity",
+    "test_summary_page",
+    "test_verl_cpu",
+}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that none of them runs alone at the end while the other worker waits."""
-    longest = ("test_ehrsql_recipe.py", "test_ecg_recipe.py")
-    items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")
