@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pyarrow.parquet import read_metadata
 
-from data_prep.errors import InputError, run_main
+from data_prep.common.errors import InputError, run_main
 from recipes import run
 from recipes.pipeline.console import RunConsole
 from recipes.pipeline.recipe import Recipe

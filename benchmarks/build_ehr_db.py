@@ -22,7 +22,7 @@ import duckdb
 import pandas as pd
 
 from benchmarks.ecg_grader_speed import cpu_name
-from data_prep.errors import run_main
+from data_prep.common.errors import run_main
 from data_prep.make_demo_ehr import make_tree
 
 REPO = Path(__file__).resolve().parent.parent
@@ -33,7 +33,7 @@ SHARED_TASK += ["--cur_patient_ratio", "0.1"]
 
 DECOMPRESS = """
 import gzip, multiprocessing, sys
-from data_prep.errors import run_main
+from data_prep.common.errors import run_main
 def read(path):
     with gzip.open(path) as file:
         while file.read(1 << 20):

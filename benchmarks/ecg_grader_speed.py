@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from data_prep.errors import run_main
+from data_prep.common.errors import run_main
 
 ANSWERS = Path(__file__).resolve().parent.parent / "tests" / "ecg_answers.json"
 LONGEST_S = 600  # of a round, loading included; a worker that failed would be waited for

@@ -42,7 +42,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.ecg_grader_speed import cpu_name
-from data_prep.errors import InputError, run_main
+from data_prep.common.errors import InputError, run_main
 from recipes.config import compose_config, override
 
 REPO = Path(__file__).resolve().parent.parent

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import track
 
-from data_prep.atomic import atomic_output
-from data_prep.errors import InputError, run_main
+from data_prep.common.atomic import atomic_output
+from data_prep.common.errors import InputError, run_main
 from recipes.evaluation_results import RECIPES
 from recipes.generation import GenerationOptions, Generator, Response
 

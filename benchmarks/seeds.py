@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from data_prep.atomic import atomic_output
-from data_prep.errors import InputError, run_main
+from data_prep.common.atomic import atomic_output
+from data_prep.common.errors import InputError, run_main
 from recipes.evaluation_results import read_text
 from recipes.summary import TRAINING, cells, parse_runs
 

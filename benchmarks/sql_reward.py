@@ -35,7 +35,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.errors import run_main
+from data_prep.common.errors import run_main
 from reward_fns.ehrsql import compute_score
 from reward_fns.sql_sandbox import SqlSandbox, shared_sandbox
 from reward_fns.sql_text import clean_up

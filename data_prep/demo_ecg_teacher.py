@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
+from data_prep.common.errors import InputError
 from data_prep.demo_ecg_sampler import Question, sentence, templates_file
-from data_prep.errors import InputError
 
 PROBABILITY = 0.75
 

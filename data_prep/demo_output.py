@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_prep.atomic import atomic_output
+from data_prep.common.atomic import atomic_output
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 
 
 @dataclass(frozen=True)

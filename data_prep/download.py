@@ -13,8 +13,8 @@ from pathlib import Path
 import requests
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from data_prep.checksum import sha256_file
-from data_prep.errors import InputError, run_main
+from data_prep.common.checksum import sha256_file
+from data_prep.common.errors import InputError, run_main
 
 TIMEOUT_S = (10, 60)  # to connect, and between two pieces
 CHUNK_BYTES = 1 << 18

@@ -20,8 +20,10 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import track
 
-from data_prep.atomic import check_folder
-from data_prep.checksum import sha256_file
+from data_prep.common.atomic import check_folder
+from data_prep.common.checksum import sha256_file
+from data_prep.common.errors import InputError, run_main
+from data_prep.common.parquet import write_parquet
 from data_prep.ecg_ids import question_ids, record_id
 from data_prep.ecg_prompts import PROMPT_FILES, ChatBuilder
 from data_prep.ecg_report import SPLITS, category_counts, print_report
@@ -31,8 +33,6 @@ from data_prep.ecg_split import assign_groups, group_records
 from data_prep.ecg_teacher import check_ids, grade_answer, read_answers, teacher_counts, with_answers
 from data_prep.ecg_turns import fold
 from data_prep.ehrsql_report import TokenCounter, WordCounter
-from data_prep.errors import InputError, run_main
-from data_prep.parquet import write_parquet
 
 PARQUET_NAMES = ("sft_train", "sft_valid", "grpo_train", "grpo_valid", "grpo_test")
 ROWS_PER_PROCESS = 1_000  # a process takes seconds to start, a row hundredths of one

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data_prep.common.errors import InputError
+from data_prep.common.json_file import read_json
 from data_prep.ecg_turns import Turn, conversation_turns, dialogue_turns, entity_turns, fold, text, text_turns
-from data_prep.errors import InputError
-from data_prep.json_file import read_json
 
 SUBJECT = "subject_id"
 ECG_FIELDS = {

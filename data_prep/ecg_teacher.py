@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
+from data_prep.common.errors import InputError
+from data_prep.common.json_file import read_json
 from data_prep.ecg_ids import question_id
 from data_prep.ecg_rows import Question
 from data_prep.ecg_source import Record
 from data_prep.ecg_turns import text
-from data_prep.errors import InputError
-from data_prep.json_file import read_json
 from reward_fns.ecg import extract_answer
 from reward_fns.ecg_grader import KEY_CONTRADICTION, EcgGrade, grade
 from reward_fns.ecg_reference import load_reference, make_reference

@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta
 import duckdb
 import numpy as np
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from data_prep.atomic import atomic_output
+from data_prep.common.atomic import atomic_output
+from data_prep.common.errors import InputError
 from data_prep.ehr_cohort import BuildOptions
 from data_prep.ehr_cost import fill_cost
 from data_prep.ehr_explain import count_rules, print_rules
 from data_prep.ehr_progress import BuildProgress
 from data_prep.ehr_source import EhrSource
 from data_prep.ehr_tables import PRESCRIPTIONS
-from data_prep.errors import InputError
 from data_prep.mimic_csv import MimicTree
 
 SCHEMA = Path(__file__).with_name("ehr_schema.sql")

@@ -9,7 +9,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from data_prep.atomic import atomic_output
+from data_prep.common.atomic import atomic_output
 
 # The columns that EHRSQL's queries select and join by.
 KEYS = (

@@ -9,10 +9,10 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
+from data_prep.common.errors import InputError
 from data_prep.ehr_cohort import BuildOptions, check_people, make_cohort
 from data_prep.ehr_deid import renumber
 from data_prep.ehr_tables import LABEL_HOME, MACROS, TABLES, Table
-from data_prep.errors import InputError
 from data_prep.mimic_csv import MimicTree
 
 ROWS_AT_ONCE = 20_000

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.atomic import atomic_output
+from data_prep.common.atomic import atomic_output
 from data_prep.ehr_cohort import BuildOptions
 from data_prep.ehr_database import MEMORY_LIMIT, build
 

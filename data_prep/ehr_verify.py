@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from data_prep.common.errors import InputError
+from data_prep.common.json_file import read_json
 from data_prep.ehrsql_source import read_labels
-from data_prep.errors import InputError
 from data_prep.gold import execute_all
-from data_prep.json_file import read_json
 from data_prep.schema_prompt import open_database, table_names
 from reward_fns.answers import ABSTAIN, canonical_answer
 

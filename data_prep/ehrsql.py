@@ -16,8 +16,10 @@ from typing import Any
 
 from rich.console import Console
 
-from data_prep.atomic import check_folder
-from data_prep.checksum import sha256_file
+from data_prep.common.atomic import check_folder
+from data_prep.common.checksum import sha256_file
+from data_prep.common.errors import InputError, run_main
+from data_prep.common.parquet import write_parquet
 from data_prep.ehrsql_report import TokenCounter, WordCounter, print_report, split_counts, teacher_counts
 from data_prep.ehrsql_source import (
     SPLITS,
@@ -28,9 +30,7 @@ from data_prep.ehrsql_source import (
     split_files,
     sql_skeleton,
 )
-from data_prep.errors import InputError, run_main
 from data_prep.gold import execute_all
-from data_prep.parquet import write_parquet
 from data_prep.prompts import PromptBuilder, prompt_names, template_files
 from data_prep.schema_prompt import open_database
 from reward_fns.answers import ABSTAIN, GOLD_FAILED

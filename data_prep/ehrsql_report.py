@@ -6,9 +6,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.chat_template import chat_template_variables
+from data_prep.common.chat_template import chat_template_variables
+from data_prep.common.errors import InputError
 from data_prep.ehrsql_source import Question
-from data_prep.errors import InputError
 from reward_fns.answers import ABSTAIN, GOLD_FAILED, SELECT_1
 
 FAILURES_SHOWN = 5

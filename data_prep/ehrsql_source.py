@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.errors import InputError
-from data_prep.json_file import read_json
+from data_prep.common.errors import InputError
+from data_prep.common.json_file import read_json
 from reward_fns.answers import ABSTAIN
 
 SPLITS = ("train", "valid", "test")

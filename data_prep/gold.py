@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.progress import track
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from reward_fns.sql_sandbox import DatabaseError, Execution, SqlSandbox
 
 

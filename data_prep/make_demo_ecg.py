@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_prep.common.errors import InputError, run_main
 from data_prep.demo_ecg_sampler import (
     ECG_KINDS,
     FIRST_SUBJECT,
@@ -31,7 +32,6 @@ from data_prep.demo_ecg_teacher import figures as teacher_figures
 from data_prep.demo_output import demo_output
 from data_prep.ecg_ids import question_id, record_id
 from data_prep.ecg_source import SCHEMAS, read_file
-from data_prep.errors import InputError, run_main
 
 FILES = {
     "EBK": "ECG Knowledge (Basic Q&A).json",

@@ -13,10 +13,10 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
+from data_prep.common.errors import InputError, run_main
 from data_prep.demo_hospital import admit_patient, fill_dictionaries
 from data_prep.demo_output import demo_output
 from data_prep.demo_records import COLUMNS, Records
-from data_prep.errors import InputError, run_main
 
 # Whoever and whatever has a number of its own; a copy of the hospital has others.
 OWN_IDS = {

@@ -17,9 +17,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from data_prep.common.errors import InputError, run_main
 from data_prep.demo_output import demo_output
 from data_prep.demo_sampler import Draw, Sampler, Template, answerable_templates, unanswerable_templates
-from data_prep.errors import InputError, run_main
 from data_prep.make_teacher import PROBABILITY, SHARE, Taught, check_teacher, teach, write_teacher
 from data_prep.make_teacher import figures as teacher_figures
 from reward_fns.answers import ABSTAIN, COMPARED_ROWS, canonical_answer

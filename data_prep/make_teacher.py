@@ -10,9 +10,9 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from data_prep.atomic import atomic_output
+from data_prep.common.atomic import atomic_output
+from data_prep.common.errors import InputError, run_main
 from data_prep.ehrsql_source import draw_share, read_labels, sql_skeleton
-from data_prep.errors import InputError, run_main
 from data_prep.misreadings import MISREADINGS, misread
 from reward_fns.answers import ABSTAIN
 

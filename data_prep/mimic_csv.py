@@ -11,7 +11,7 @@ from pathlib import Path
 
 import duckdb
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 
 # The files and columns that the EHRSQL database is made from.
 COLUMNS = {

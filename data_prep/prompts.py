@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jinja2
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from data_prep.schema_prompt import compact_schema, full_schema
 from reward_fns.sql_text import NOW
 

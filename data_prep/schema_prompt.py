@@ -4,7 +4,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 
 SAMPLES_PER_COLUMN = 4
 SAMPLED_ROWS = 1_000_000  # bounds the time on a full MIMIC-IV; the first rows of a table never change

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from data_prep.errors import InputError, run_main
+from data_prep.common.errors import InputError, run_main
 from recipes.chat_conversation import Conversation
 from recipes.chat_models import ChatModel, ChatOptions, find_model, forbid_network, last_stage
 from recipes.chat_tasks import EcgTask, EhrsqlTask, Task

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from recipes.chat_models import ChatModel
 from recipes.chat_tasks import Task, Turn
 from recipes.chat_text import Piece, TagReader

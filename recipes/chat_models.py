@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.chat_template import chat_template_variables
-from data_prep.errors import InputError
+from data_prep.common.chat_template import chat_template_variables
+from data_prep.common.errors import InputError
 from recipes import hardware
 from recipes.generation import GenerationOptions, Generator
 from recipes.models import EXPORT_FIGURES

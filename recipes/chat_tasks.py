@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from data_prep.common.errors import InputError
 from data_prep.ecg_prompts import ChatBuilder
-from data_prep.errors import InputError
 from data_prep.prompts import PromptBuilder
 from data_prep.schema_prompt import open_database
 from recipes.chat_text import Piece, printable

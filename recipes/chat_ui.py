@@ -20,7 +20,7 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(
 
 import gradio as gr  # noqa: E402
 
-from data_prep.errors import InputError  # noqa: E402
+from data_prep.common.errors import InputError  # noqa: E402
 from recipes.chat_conversation import Conversation  # noqa: E402
 from recipes.chat_models import ChatModel  # noqa: E402
 from recipes.chat_tasks import Task  # noqa: E402

@@ -17,8 +17,8 @@ from statistics import fmean
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.atomic import atomic_output
-from data_prep.errors import InputError, run_main
+from data_prep.common.atomic import atomic_output
+from data_prep.common.errors import InputError, run_main
 from recipes.compare_items import page_items
 from recipes.compare_page import render_page
 from recipes.evaluation_results import Run, check_same_questions, read_run, recipe_module, results_file

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from recipes.evaluation_results import Run
 
 

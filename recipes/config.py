@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 
 # Numbers above 0 that verl would refuse only when it comes to use them.
 WHOLE_NUMBERS = (

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from data_prep.common.errors import InputError, run_main
 from data_prep.ecg_source import SCHEMAS
-from data_prep.errors import InputError, run_main
 from recipes import hardware
 from recipes.config import CONFIG_DIR
 

@@ -15,7 +15,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from recipes.ecg_evaluation_metrics import ALL, LENGTHS, SCORES, Sample, contradicts, graded, summarize
 from recipes.ecg_evaluation_text import bert_scores, bleu, bleu_statistics, meteor, rouge_l, words
 from recipes.evaluation_rows import Row, missing_fields, read_parquet

@@ -9,7 +9,7 @@ from rich.console import Console, Group
 from rich.progress import track
 from rich.table import Table
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from recipes.ehrsql_canaries import canaries
 from recipes.ehrsql_evaluation_data import DEFAULT_PROMPT, read_rows
 from recipes.ehrsql_evaluation_metrics import GROUPS, Sample, graded, summarize

@@ -19,7 +19,7 @@ from typing import Any
 from dotenv import load_dotenv
 from rich.console import Console
 
-from data_prep.errors import InputError, run_main
+from data_prep.common.errors import InputError, run_main
 from recipes import hardware
 from recipes.config import CONFIG_DIR
 from recipes.evaluation_results import RECIPES, recipe_module, write_results

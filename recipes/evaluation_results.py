@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from data_prep.atomic import atomic_output
-from data_prep.errors import InputError
+from data_prep.common.atomic import atomic_output
+from data_prep.common.errors import InputError
 
 # Recipe -> its module, imported when needed: graders take seconds to import.
 RECIPES = {"ehrsql": "recipes.ehrsql_evaluation", "ecg": "recipes.ecg_evaluation"}

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 
 Row = dict[str, Any]
 COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")

@@ -23,9 +23,9 @@ import torch
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data_prep.atomic import atomic_output
-from data_prep.chat_template import chat_template_variables
-from data_prep.errors import InputError, run_main
+from data_prep.common.atomic import atomic_output
+from data_prep.common.chat_template import chat_template_variables
+from data_prep.common.errors import InputError, run_main
 from recipes.models import EXPORT_FIGURES
 
 # The export is bfloat16, the policy float32: the mean difference that rounding makes is below this, in nats a token.

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.chat_template import chat_template_variables
-from data_prep.errors import InputError
+from data_prep.common.chat_template import chat_template_variables
+from data_prep.common.errors import InputError
 
 TOO_LONG = "prompt_too_long"
 

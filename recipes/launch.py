@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from pyarrow import ArrowException
 from pyarrow.parquet import read_metadata
 
-from data_prep.errors import InputError, run_main
+from data_prep.common.errors import InputError, run_main
 from recipes import hardware
 from recipes.config import CONFIG_DIR, compose_config, override, search_path
 from recipes.monitor import check_alarms

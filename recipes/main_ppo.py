@@ -13,7 +13,7 @@ from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from recipes.monitor import TrainingFailed
 
 

@@ -20,8 +20,8 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from data_prep.atomic import atomic_output
-from data_prep.errors import InputError, run_main
+from data_prep.common.atomic import atomic_output
+from data_prep.common.errors import InputError, run_main
 
 MARKER = "start_model.json"  # tells a folder made here, which may be made anew, from others
 EXPORT_FIGURES = "export.json"  # the same of recipes.export

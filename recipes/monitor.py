@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from data_prep.atomic import atomic_output
-from data_prep.errors import InputError
+from data_prep.common.atomic import atomic_output
+from data_prep.common.errors import InputError
 
 KINDS = ("factor", "rise", "fall")
 MAX_FAILED = 0.05  # of a step's rollouts, which score 0 whatever they say

@@ -21,8 +21,8 @@ from typing import NoReturn
 from omegaconf import DictConfig
 from pyarrow.parquet import read_metadata
 
-from data_prep.atomic import DISK_ERRORS
-from data_prep.errors import InputError, run_main
+from data_prep.common.atomic import DISK_ERRORS
+from data_prep.common.errors import InputError, run_main
 from recipes import doctor, launch
 from recipes.chat_text import printable
 from recipes.compare import write_comparison

@@ -21,8 +21,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.atomic import atomic_output, check_folder
-from data_prep.errors import InputError, run_main
+from data_prep.common.atomic import atomic_output, check_folder
+from data_prep.common.errors import InputError, run_main
 from recipes.evaluation_results import Run, check_same_questions, read_run, read_text, recipe_module
 from recipes.statistics import paired_bootstrap
 from recipes.summary_examples import examples, examples_markdown

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dotenv import load_dotenv
 
-from data_prep.errors import InputError, run_main
+from data_prep.common.errors import InputError, run_main
 from recipes import hardware
 from recipes.config import override, preset_of
 from recipes.launch import REPO, launch

@@ -11,8 +11,8 @@ import sys
 import pytest
 from conftest import REPO
 
-from data_prep.atomic import atomic_output
-from data_prep.errors import InputError
+from data_prep.common.atomic import atomic_output
+from data_prep.common.errors import InputError
 
 
 def write_folder(path, text="new"):
@@ -100,7 +100,7 @@ def test_a_full_disk_is_one_line_and_a_missing_input_is_not_taken_for_one(tmp_pa
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
     program = """
 import os, signal, sys
-from data_prep.atomic import atomic_output
+from data_prep.common.atomic import atomic_output
 with atomic_output(sys.argv[1]) as partial:
     partial.write_text("half")
     partial.with_name(partial.name + ".spill").mkdir()

@@ -19,9 +19,9 @@ from ehr_trees import IN_2100, admission, dump, select, tree
 from rich.console import Console
 
 from data_prep.build_ehr_db import build, main
+from data_prep.common.errors import InputError
 from data_prep.ehr_cohort import BuildOptions
 from data_prep.ehr_progress import BuildProgress
-from data_prep.errors import InputError
 from data_prep.mimic_csv import COLUMNS, parse_number
 
 SHARED_TASK = ["--num_patient", "100", "--timeshift", "--current_time", "2100-12-31 23:59:00", "--start_year", "2100"]
@@ -450,7 +450,7 @@ def build_until(phase: str, event: str, source: Path, out: Path) -> subprocess.C
     program = f"""
 import os, resource, signal, sys
 from data_prep import build_ehr_db, ehr_indexes, ehr_progress, ehr_variants
-from data_prep.errors import run_main
+from data_prep.common.errors import run_main
 def watch(place, name, phase_of):
     function = getattr(place, name)
     def watched(*arguments):

@@ -15,7 +15,7 @@ import pytest
 from chat_helpers import HOSTILE, one_thread, trained
 from conftest import REPO
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from recipes import chat
 from recipes.chat_conversation import Conversation
 from recipes.chat_models import ChatModel, ChatOptions, find_model, forbid_network

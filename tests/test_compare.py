@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from recipes import compare
 from recipes.compare_items import page_items
 from recipes.compare_page import render_page

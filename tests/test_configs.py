@@ -6,8 +6,8 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from data_prep.chat_template import chat_template_variables
-from data_prep.errors import InputError
+from data_prep.common.chat_template import chat_template_variables
+from data_prep.common.errors import InputError
 from recipes import launch
 from recipes.config import CONFIG_DIR, compose_config, override
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from data_prep import build_ehr_db, make_demo_ehr, make_demo_questions
+from data_prep.common.errors import InputError
 from data_prep.demo_records import vocabulary
 from data_prep.demo_sampler import answerable_templates, unanswerable_templates
 from data_prep.ehrsql_source import SPLITS, read_split, sql_skeleton
-from data_prep.errors import InputError
 from data_prep.misreadings import misread
 from reward_fns.answers import canonical_answer
 from reward_fns.sql_text import clean_up

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from data_prep import make_demo_ecg
+from data_prep.common.errors import InputError
 from data_prep.demo_ecg_sampler import (
     Question,
     abnormal_levels,
@@ -24,7 +25,6 @@ from data_prep.demo_ecg_sampler import (
     rights_questions,
     templates_file,
 )
-from data_prep.errors import InputError
 from data_prep.make_demo_ecg import FILES, make_ecg, question_answers
 
 NEAR_DUPLICATE = 0.8  # similarity above which the ECG recipe keeps questions on one side of a split

@@ -3,7 +3,7 @@ import socket
 
 import pytest
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from recipes import doctor, hardware
 from recipes.config import compose_config
 from recipes.doctor import GB

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.checksum import sha256_file
+from data_prep.common.checksum import sha256_file
+from data_prep.common.errors import InputError
 from data_prep.download import CHUNK_BYTES, DATASETS, EHRSQL_SHA256, MIMIC_FILES, main
-from data_prep.errors import InputError
 
 
 class RangeHandler(SimpleHTTPRequestHandler):

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.checksum import sha256_file
+from data_prep.common.checksum import sha256_file
+from data_prep.common.errors import InputError
 from data_prep.ecg_expert_qa import main
 from data_prep.ecg_prompts import ChatBuilder
 from data_prep.ecg_source import ECG_FIELDS, SCHEMAS, Record, read_file
 from data_prep.ecg_split import NEAR, assign_groups, group_records, jaccard, near_duplicates, normalise, shingles
 from data_prep.ecg_turns import Turn, conversation_turns, entity_turns
-from data_prep.errors import InputError
 
 SCHEMA = {schema.id: schema for schema in SCHEMAS}
 SYSTEM = ChatBuilder().system

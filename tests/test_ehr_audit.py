@@ -8,13 +8,13 @@ import pytest
 from ehr_trees import IN_2100, dump, select, tree
 
 from data_prep.build_ehr_db import build, main
+from data_prep.common.errors import InputError
 from data_prep.ehr_cohort import BuildOptions
 from data_prep.ehr_explain import count_rules
 from data_prep.ehr_source import EhrSource
 from data_prep.ehr_tables import ADMISSIONS, LABEVENTS, TABLES, Table
 from data_prep.ehr_variants import EXCHANGED
 from data_prep.ehr_verify import compare_answers
-from data_prep.errors import InputError
 from data_prep.make_demo_ehr import make_tree
 from data_prep.mimic_csv import MimicTree
 from data_prep.schema_prompt import full_schema

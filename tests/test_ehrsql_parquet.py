@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_prep.checksum import sha256_file
+from data_prep.common.checksum import sha256_file
+from data_prep.common.errors import InputError
 from data_prep.ehr_indexes import build_indexed
 from data_prep.ehrsql import main
 from data_prep.ehrsql_source import sql_skeleton
-from data_prep.errors import InputError
 from data_prep.prompts import PromptBuilder, prompt_names
 from data_prep.schema_prompt import compact_schema, full_schema
 from reward_fns.answers import ABSTAIN, GOLD_FAILED, canonical_answer

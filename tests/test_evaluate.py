@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from recipes import hardware
 from recipes.ehrsql_evaluation_data import read_rows
 from recipes.ehrsql_evaluation_metrics import Sample, summarize

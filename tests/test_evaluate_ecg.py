@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from recipes import ecg_evaluation, ecg_evaluation_text
 from recipes.ecg_evaluation_facts import CONTRADICTED, COVERED, MISSING, fact_states
 from recipes.ecg_evaluation_metrics import ALL, Sample, summarize

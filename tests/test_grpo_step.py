@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from benchmarks import grpo_step
 from benchmarks.grpo_step import Figure, draw_rows, make_table, read_verl, run_process, summarise, with_other
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 
 
 def log_of_verl(folder: Path, ends: list[float]) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from data_prep import make_teacher
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from data_prep.misreadings import MISREADINGS, misread
 from recipes.ehrsql_evaluation import grade_responses, summarize, summary_table
 from recipes.ehrsql_misreadings import SEVERAL, misread_answers, misreading_counts

@@ -1,6 +1,6 @@
 import pytest
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from recipes.monitor import Drift, TrainingFailed, check_alarms, check_graded, rollout_metrics
 
 REWARD = {"score": 0.5, "acc": 1.0, "contradiction": 0.0}

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from recipes.config import override
 from recipes.pipeline import settings
 from recipes.pipeline.ecg import Ecg

@@ -12,7 +12,7 @@ import pytest
 from conftest import REPO
 from omegaconf import OmegaConf
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from recipes import config, run
 from recipes.pipeline.console import RunConsole
 from recipes.pipeline.ecg import Ecg

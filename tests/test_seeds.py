@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import seeds
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 
 
 def write_summary(folder, questions: int, start: float, difference: float):

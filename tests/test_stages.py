@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from recipes.pipeline.stages import MARKER, DryRun, Stages
 
 

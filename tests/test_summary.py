@@ -7,7 +7,7 @@ import pytest
 from matplotlib import image
 from numpy import diff, median, split
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from recipes import summary
 from recipes.ehrsql_evaluation_metrics import Sample
 from recipes.evaluation_results import Run, read_run, results_file

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from data_prep import make_teacher
+from data_prep.common.errors import InputError
 from data_prep.ehrsql import main
-from data_prep.errors import InputError
 from reward_fns.answers import ABSTAIN, canonical_answer
 
 GENDER, COUNT = "What is the gender of patient {}?", "How many patients are {}?"

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from recipes import hardware, launch, train
 from recipes.config import compose_config
 

@@ -3,7 +3,7 @@
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from recipes.pipeline.recipe import CHOICES, Recipe
 from recipes.pipeline.settings import REPO
 from recipes.pipeline.stages import Stages

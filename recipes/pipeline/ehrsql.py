@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from recipes.pipeline.recipe import Recipe
 from recipes.pipeline.stages import Stages
 

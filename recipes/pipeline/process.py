@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 TICK = 0.25  # seconds

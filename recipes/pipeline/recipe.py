@@ -10,7 +10,7 @@ from typing import ClassVar
 from omegaconf import DictConfig, OmegaConf
 from pyarrow.parquet import read_metadata
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from recipes.config import compose_config, override
 from recipes.models import MADE_HERE
 from recipes.pipeline.settings import Overrides, output_folder, parse_override, sort_overrides, whole_number

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 from recipes import hardware
 from recipes.config import CONFIG_DIR
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from data_prep.atomic import atomic_output
-from data_prep.errors import InputError
+from data_prep.common.atomic import atomic_output
+from data_prep.common.errors import InputError
 
 MARKER = "latest_checkpointed_iteration.txt"  # verl writes this file beside its checkpoints
 # Settings of a training run that may change when verl resumes it: how long to train, and what to write meanwhile.

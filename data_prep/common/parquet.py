@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.atomic import atomic_output
-from data_prep.checksum import sha256_file
+from data_prep.common.atomic import atomic_output
+from data_prep.common.checksum import sha256_file
 
 
 def write_parquet(

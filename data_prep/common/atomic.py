@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 
 DISK_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-FILE = Path(__file__).resolve().parent.parent / "configs" / "chat_template.yaml"
+FILE = Path(__file__).resolve().parent.parent.parent / "configs" / "chat_template.yaml"
 
 
 @functools.cache

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data_prep.errors import InputError
+from data_prep.common.errors import InputError
 
 
 def read_json(path: Path) -> Any:
