@@ -37,8 +37,8 @@ from rich.table import Table
 
 from data_prep.common.errors import run_main
 from reward_fns.ehrsql import compute_score
-from reward_fns.sql_sandbox import SqlSandbox, shared_sandbox
-from reward_fns.sql_text import clean_up
+from reward_fns.sql.sandbox import SqlSandbox, shared_sandbox
+from reward_fns.sql.text import clean_up
 
 GROUP, DISTINCT = 16, 5
 HOSTILE_SHARE = 0.02

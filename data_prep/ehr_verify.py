@@ -14,7 +14,7 @@ from data_prep.common.json_file import read_json
 from data_prep.ehrsql_source import read_labels
 from data_prep.gold import execute_all
 from data_prep.schema_prompt import open_database, table_names
-from reward_fns.answers import ABSTAIN, canonical_answer
+from reward_fns.sql.answers import ABSTAIN, canonical_answer
 
 TIMEOUT_S = 60.0
 SHOWN_CHARS = 100  # of an answer that differs

@@ -33,8 +33,8 @@ from data_prep.ehrsql_source import (
 from data_prep.gold import execute_all
 from data_prep.prompts import PromptBuilder, prompt_names, template_files
 from data_prep.schema_prompt import open_database
-from reward_fns.answers import ABSTAIN, GOLD_FAILED
-from reward_fns.sql_sandbox import MAX_TIMEOUT_S
+from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED
+from reward_fns.sql.sandbox import MAX_TIMEOUT_S
 
 FEW_SHOT_EXAMPLES = 6
 PARQUET_NAMES = ("train", "valid", "test", "sft_train", "sft_valid")

@@ -15,7 +15,7 @@ from typing import Any
 
 from data_prep.common.errors import InputError
 from data_prep.common.json_file import read_json
-from reward_fns.answers import ABSTAIN
+from reward_fns.sql.answers import ABSTAIN
 
 SPLITS = ("train", "valid", "test")
 NO_TEMPLATE = "-"  # what EHRSQL-2024 writes for unanswerable questions

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.progress import track
 
 from data_prep.common.errors import InputError
-from reward_fns.sql_sandbox import DatabaseError, Execution, SqlSandbox
+from reward_fns.sql.sandbox import DatabaseError, Execution, SqlSandbox
 
 
 def execute_all(db: Path, queries: Iterable[str], timeout_s: float) -> dict[str, Execution]:

@@ -22,8 +22,8 @@ from data_prep.demo_output import demo_output
 from data_prep.demo_sampler import Draw, Sampler, Template, answerable_templates, unanswerable_templates
 from data_prep.make_teacher import PROBABILITY, SHARE, Taught, check_teacher, teach, write_teacher
 from data_prep.make_teacher import figures as teacher_figures
-from reward_fns.answers import ABSTAIN, COMPARED_ROWS, canonical_answer
-from reward_fns.sql_sandbox import SqlSandbox
+from reward_fns.sql.answers import ABSTAIN, COMPARED_ROWS, canonical_answer
+from reward_fns.sql.sandbox import SqlSandbox
 
 UNANSWERABLE_SHARE = 0.1
 UNSEEN_SHARE = 0.2  # of the questions of valid and test

@@ -14,7 +14,7 @@ from data_prep.common.atomic import atomic_output
 from data_prep.common.errors import InputError, run_main
 from data_prep.ehrsql_source import draw_share, read_labels, sql_skeleton
 from data_prep.misreadings import MISREADINGS, misread
-from reward_fns.answers import ABSTAIN
+from reward_fns.sql.answers import ABSTAIN
 
 SHARE, PROBABILITY = 0.4, 0.75
 

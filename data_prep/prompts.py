@@ -7,7 +7,7 @@ import jinja2
 
 from data_prep.common.errors import InputError
 from data_prep.schema_prompt import compact_schema, full_schema
-from reward_fns.sql_text import NOW
+from reward_fns.sql.text import NOW
 
 PROMPT_DIR = Path(__file__).resolve().parent.parent / "configs" / "prompts"
 

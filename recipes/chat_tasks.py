@@ -11,8 +11,8 @@ from data_prep.ecg_prompts import ChatBuilder
 from data_prep.prompts import PromptBuilder
 from data_prep.schema_prompt import open_database
 from recipes.chat_text import Piece, printable
-from reward_fns.sql_sandbox import DatabaseError, Execution, SandboxError, shared_sandbox
-from reward_fns.sql_text import extract_sql
+from reward_fns.sql.sandbox import DatabaseError, Execution, SandboxError, shared_sandbox
+from reward_fns.sql.text import extract_sql
 
 SHOWN_ROWS = 20
 SHOWN_COLUMNS = 10

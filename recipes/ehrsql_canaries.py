@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from recipes.evaluation_rows import Row
-from reward_fns.answers import ABSTAIN, GOLD_FAILED
 from reward_fns.ehrsql import compute_score
+from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED
 
 # name -> the policy's response to a question.
 POLICIES: dict[str, Callable[[str], str]] = {

@@ -16,10 +16,10 @@ from recipes.ehrsql_evaluation_metrics import GROUPS, Sample, graded, summarize
 from recipes.ehrsql_misreadings import given_by_misreadings, misreading_counts
 from recipes.evaluation_rows import Row
 from recipes.generation import Response
-from reward_fns.answers import GOLD_FAILED
 from reward_fns.ehrsql import compute_score, grade
-from reward_fns.reliability import reliability_score
-from reward_fns.sql_sandbox import DatabaseError, SandboxError
+from reward_fns.sql.answers import GOLD_FAILED
+from reward_fns.sql.reliability import reliability_score
+from reward_fns.sql.sandbox import DatabaseError, SandboxError
 
 __all__ = ["Sample", "canaries", "graded", "misreading_counts", "summarize"]
 

@@ -7,16 +7,16 @@ from typing import Any
 
 from recipes.ehrsql_misreadings import misreading_counts
 from recipes.statistics import bootstrap_interval
-from reward_fns.answers import GOLD_FAILED, SELECT_1
-from reward_fns.reliability import reliability_score
+from reward_fns.sql.answers import GOLD_FAILED, SELECT_1
+from reward_fns.sql.reliability import reliability_score
 
 
 @dataclass(frozen=True)
 class Sample:
     """A question, the model's response and its grade: one record of ``samples`` in ``results.json``.
 
-    ``ground_truth`` is as ``reward_fns.answers`` defines it. ``acc`` is the official scorer's verdict, ``score`` the
-    reward of training. ``executed``: there was a query and it ran; ``reads_table``: and it read a table.
+    ``ground_truth`` is as ``reward_fns.sql.answers`` defines it. ``acc`` is the official scorer's verdict, ``score``
+    the reward of training. ``executed``: there was a query and it ran; ``reads_table``: and it read a table.
     ``finish_reason`` is ``length`` where the response was cut off, ``prompt_too_long`` where the prompt got none.
     ``misreadings``: those that change the gold query's answer, each with whether it gives the model's answer (see
     ``recipes.ehrsql_misreadings``); empty where the gold query is not known.

@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import Any
 
 from data_prep.misreadings import MISREADINGS
-from reward_fns.sql_sandbox import shared_sandbox
+from reward_fns.sql.sandbox import shared_sandbox
 
 SEVERAL = "several at once"
 NAMES = (*(misreading.name for misreading in MISREADINGS), SEVERAL)
@@ -16,7 +16,7 @@ def misread_answers(gold_sql: str, ground_truth: str, db_path: str) -> dict[str,
     """Name of a misreading -> the wrong answers that the gold query gives with it; only those that give one.
 
     Under ``SEVERAL`` are the answers of two or more misreadings together that none of them gives alone. Answers are
-    canonical, as ``reward_fns.answers`` defines them, and so is ``ground_truth``.
+    canonical, as ``reward_fns.sql.answers`` defines them, and so is ``ground_truth``.
 
     Raises ``DatabaseError`` or ``SandboxError`` when a query cannot be executed.
     """

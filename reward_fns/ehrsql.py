@@ -23,8 +23,8 @@ any           the grader failed (database missing)           0    0.0, and ``gra
 constants. Keep it well below ``executed``: a bonus as large as the partial credit makes well-formed wrong answers
 a stable optimum.
 
-``reliability_penalty`` trains for the shared task's RS(c) (``reward_fns.reliability``), in place of all other weights.
-An answer that is right with probability p is then worth p - c (1 - p), an abstention 0: answering pays from
+``reliability_penalty`` trains for the shared task's RS(c) (``reward_fns.sql.reliability``), in place of all other
+weights. An answer that is right with probability p is then worth p - c (1 - p), an abstention 0: answering pays from
 p = c / (c + 1) on, 0.5 for c = 1, 0.83 for c = 5, 0.91 for c = 10. A policy below that on every question learns to
 abstain on all of them, so train for accuracy first, and raise c with it.
 
@@ -37,9 +37,9 @@ import logging
 import os
 from dataclasses import dataclass
 
-from reward_fns.answers import ABSTAIN, GOLD_FAILED
-from reward_fns.sql_sandbox import DatabaseError, Execution, check_database, shared_sandbox
-from reward_fns.sql_text import Extraction, extract_sql
+from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED
+from reward_fns.sql.sandbox import DatabaseError, Execution, check_database, shared_sandbox
+from reward_fns.sql.text import Extraction, extract_sql
 
 logger = logging.getLogger(__name__)
 _logged: set[str] = set()
@@ -89,9 +89,9 @@ def grade(
     timeout_s: float = 10.0,
     official_clean_up: bool = False,
 ) -> Grade:
-    """Grade a model's raw text against a ground truth as ``reward_fns.answers`` defines it.
+    """Grade a model's raw text against a ground truth as ``reward_fns.sql.answers`` defines it.
 
-    ``official_clean_up`` takes the official scorer's clean-up of a query literally (``sql_text.clean_up``).
+    ``official_clean_up`` takes the official scorer's clean-up of a query literally (``reward_fns.sql.text.clean_up``).
 
     Raises ``DatabaseError`` or ``SandboxError`` when the query cannot be judged; never for what the text says.
     """

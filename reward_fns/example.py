@@ -38,7 +38,7 @@ def main() -> None:
             f"needs Python 3.11 or newer, and this is {sys.version.split()[0]}; try python3.11, python3.12 ..."
         )
     from reward_fns.ehrsql import compute_score  # which an older Python cannot import
-    from reward_fns.sql_sandbox import shared_sandbox
+    from reward_fns.sql.sandbox import shared_sandbox
 
     print(f"question: {QUESTION}\ngold SQL: {GOLD}\n\nreward  the model writes")
     with tempfile.TemporaryDirectory() as folder:

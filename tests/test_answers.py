@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from official_scorer import process_answer, process_item
 
-from reward_fns.answers import ABSTAIN, GOLD_FAILED, canonical_answer
+from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED, canonical_answer
 
 TEXT = st.text(max_size=4) | st.sampled_from(
     ["1", "1.0", " 1 ", "1_0", "١", "nan", "inf", "-Infinity", "1e999", "None", "0.0004"]

@@ -12,8 +12,8 @@ from rich.console import Console
 from recipes.chat import Screen
 from recipes.chat_tasks import SHOWN_COLUMNS, SHOWN_ROWS, EcgTask, result_piece
 from recipes.chat_text import Piece, TagReader, printable
-from reward_fns.answers import canonical_answer
-from reward_fns.sql_sandbox import Execution
+from reward_fns.sql.answers import canonical_answer
+from reward_fns.sql.sandbox import Execution
 
 STEERING = st.sampled_from("\x00\x07\x08\r\x0b\x1b\x7f\x9b\u200f\u202e\u2066\u2028\ufeff\ud800")
 HOSTILE_TEXT = st.text(st.characters() | STEERING | st.sampled_from("[]<>&\\/"))

@@ -17,8 +17,8 @@ from data_prep.demo_records import vocabulary
 from data_prep.demo_sampler import answerable_templates, unanswerable_templates
 from data_prep.ehrsql_source import SPLITS, read_split, sql_skeleton
 from data_prep.misreadings import misread
-from reward_fns.answers import canonical_answer
-from reward_fns.sql_text import clean_up
+from reward_fns.sql.answers import canonical_answer
+from reward_fns.sql.text import clean_up
 
 SIZES = {"train": 600, "valid": 100, "test": 300}
 EVENT_TABLES = {

@@ -14,7 +14,7 @@ from data_prep.ehrsql import main
 from data_prep.ehrsql_source import sql_skeleton
 from data_prep.prompts import PromptBuilder, prompt_names
 from data_prep.schema_prompt import compact_schema, full_schema
-from reward_fns.answers import ABSTAIN, GOLD_FAILED, canonical_answer
+from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED, canonical_answer
 
 PATIENTS = 8
 TRAIN_PER_TEMPLATE = 8

@@ -178,7 +178,7 @@ def stop_sft(run: RecipeRun) -> None:
 def reward_processes(start: Start) -> list[psutil.Process]:
     """verl's reward actor and the processes that execute SQL for it."""
     names = {process: " ".join(process.cmdline()) for process in start.programs()}
-    return [process for process, name in names.items() if "RewardLoopWorker" in name or "sql_worker" in name]
+    return [process for process, name in names.items() if "RewardLoopWorker" in name or "sql/worker.py" in name]
 
 
 def stop_grpo(run: RecipeRun) -> None:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from reward_fns.answers import ABSTAIN, GOLD_FAILED, canonical_answer
 from reward_fns.ehrsql import compute_score, grade
-from reward_fns.reliability import reliability_score
+from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED, canonical_answer
+from reward_fns.sql.reliability import reliability_score
 
 KEYS = {
     "score",

@@ -14,7 +14,7 @@ from recipes.evaluate import evaluate, parser
 from recipes.evaluation_rows import choose_rows
 from recipes.generation import TOO_LONG, GenerationOptions, Generator, Response
 from recipes.models import make_tiny
-from reward_fns.answers import ABSTAIN, GOLD_FAILED, canonical_answer
+from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED, canonical_answer
 
 
 @pytest.fixture

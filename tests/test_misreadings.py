@@ -19,7 +19,7 @@ from data_prep.misreadings import MISREADINGS, misread
 from recipes.ehrsql_evaluation import grade_responses, summarize, summary_table
 from recipes.ehrsql_misreadings import SEVERAL, misread_answers, misreading_counts
 from recipes.generation import Response
-from reward_fns.answers import ABSTAIN, GOLD_FAILED, canonical_answer
+from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED, canonical_answer
 
 BY_NAME = {misreading.name: misreading for misreading in MISREADINGS}
 RELATIVE = "datetime(t.charttime,'start of year') = datetime(current_time,'start of year','-1 year')"
@@ -285,7 +285,7 @@ def test_the_table_is_there_only_where_a_misreading_applies(db, capsys):
 
 def test_no_reward_and_no_prompt_knows_of_them():
     root = Path(__file__).parent.parent
-    files = [*root.glob("reward_fns/*.py"), *root.glob("configs/**/*.jinja"), root / "data_prep/prompts.py"]
+    files = [*root.glob("reward_fns/**/*.py"), *root.glob("configs/**/*.jinja"), root / "data_prep/prompts.py"]
     assert len(files) > 10
     assert not [file for file in files if "misread" in file.read_text().lower()]
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from reward_fns.answers import canonical_answer
 from reward_fns.ehrsql import compute_score
-from reward_fns.sql_sandbox import SqlSandbox
+from reward_fns.sql.answers import canonical_answer
+from reward_fns.sql.sandbox import SqlSandbox
 
 MEMORY_MB = 512
 TIMEOUT_S = 1.0  # long enough for harmless queries on a busy machine

@@ -11,7 +11,7 @@ from official_scorer import OfficialScorer
 from sql_mutations import predictions
 
 from reward_fns.ehrsql import compute_score
-from reward_fns.sql_sandbox import SqlSandbox
+from reward_fns.sql.sandbox import SqlSandbox
 
 VALID_PREDICTIONS = 3_000
 RANDOM_PAIRS = 20_000

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from conftest import REPO
 
-from reward_fns.answers import canonical_answer
-from reward_fns.sql_sandbox import MAX_ERROR_CHARS, DatabaseError, SandboxError, SqlSandbox
+from reward_fns.sql.answers import canonical_answer
+from reward_fns.sql.sandbox import MAX_ERROR_CHARS, DatabaseError, SandboxError, SqlSandbox
 
 TWO_PATIENTS = canonical_answer([(2,)])
 
@@ -103,7 +103,7 @@ ENDLESS = "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + {} FROM s) SELE
 
 
 def test_an_endless_query_is_interrupted_and_the_process_kept(db_path, monkeypatch):
-    monkeypatch.setattr("reward_fns.sql_sandbox.KILL_BEHIND_S", 30.0)
+    monkeypatch.setattr("reward_fns.sql.sandbox.KILL_BEHIND_S", 30.0)
     with SqlSandbox(workers=1, timeout_s=0.3) as sandbox:
         sandbox.execute(db_path, "SELECT count(*) FROM patients")
         before = process_ids(sandbox)
@@ -184,7 +184,7 @@ def test_the_process_may_not_write_files(sandbox, db_path):
 
 PARENT = """
 import sys, threading
-from reward_fns.sql_sandbox import SqlSandbox
+from reward_fns.sql.sandbox import SqlSandbox
 sandbox = SqlSandbox(workers=2, timeout_s=2.0)
 sandbox.execute(sys.argv[1], "SELECT 1")
 threading.Thread(target=sandbox.execute, args=(sys.argv[1], sys.argv[2]), daemon=True).start()
@@ -245,14 +245,14 @@ def test_an_interrupt_leaves_no_reply_for_the_next_query(db_path):
 def test_a_worker_that_dies_of_any_query_is_not_the_query_fault(db_path, tmp_path, monkeypatch):
     worker = tmp_path / "worker.py"
     worker.write_text("print('{}', flush=True); input()")
-    monkeypatch.setattr("reward_fns.sql_sandbox._WORKER", worker)
+    monkeypatch.setattr("reward_fns.sql.sandbox._WORKER", worker)
     with SqlSandbox(workers=1) as sandbox, pytest.raises(SandboxError, match="dies of SELECT 1"):
         sandbox.execute(db_path, "SELECT count(*) FROM patients")
 
 
 PRINTS_ANSWER = """
 import sys
-from reward_fns.sql_sandbox import SqlSandbox
+from reward_fns.sql.sandbox import SqlSandbox
 print(SqlSandbox().execute(sys.argv[1], "SELECT count(*) FROM patients").answer)
 """
 
@@ -281,7 +281,7 @@ def test_equal_queries_that_come_together_are_executed_once(db_path):
 
 
 def test_a_process_is_recycled(db_path, monkeypatch):
-    monkeypatch.setattr("reward_fns.sql_sandbox.RECYCLE_AFTER", 2)
+    monkeypatch.setattr("reward_fns.sql.sandbox.RECYCLE_AFTER", 2)
     with SqlSandbox(workers=1) as sandbox:
         ids = []
         for n in range(4):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reward_fns.sql_text import Extraction, clean_up, extract_sql
+from reward_fns.sql.text import Extraction, clean_up, extract_sql
 
 Q = "SELECT count(*) FROM patients"
 

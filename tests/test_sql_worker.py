@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from conftest import REPO
 
-from reward_fns.sql_worker import LIMITS, Database, Refused, answer_request
+from reward_fns.sql.worker import LIMITS, Database, Refused, answer_request
 
-WORKER = REPO / "reward_fns" / "sql_worker.py"
+WORKER = REPO / "reward_fns" / "sql" / "worker.py"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from data_prep import make_teacher
 from data_prep.common.errors import InputError
 from data_prep.ehrsql import main
-from reward_fns.answers import ABSTAIN, canonical_answer
+from reward_fns.sql.answers import ABSTAIN, canonical_answer
 
 GENDER, COUNT = "What is the gender of patient {}?", "How many patients are {}?"
 

@@ -43,7 +43,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Literal
 
-from reward_fns.sql_text import clean_up
+from reward_fns.sql.text import clean_up
 
 KILL_BEHIND_S = 0.05  # the handler ends a query this long before its deadline, where the process is killed
 STARVED = 0.5  # share of its time: a query that is late but computed for less had to wait for the processor
@@ -53,7 +53,7 @@ MAX_SQL_CHARS = 32_000
 CACHED_ANSWER_CHARS = 16_000
 MAX_ERROR_CHARS = 500  # SQLite may quote the query
 RECYCLE_AFTER = 10_000  # queries of one process, should anything pile up in it
-_WORKER = Path(__file__).with_name("sql_worker.py")
+_WORKER = Path(__file__).with_name("worker.py")
 
 
 class DatabaseError(Exception):
@@ -70,7 +70,7 @@ class Execution:
 
     ``status``: ``ok``; ``error`` (SQLite rejects it, more than one statement, or out of memory); ``refused`` (not a
     query, or not allowed); ``timeout``; ``too_large`` (result over the caps); ``crashed`` (ended its process twice).
-    ``answer``: the canonical JSON (see ``reward_fns.answers``) if ok, else None. ``reads_table``: it reads a column
+    ``answer``: the canonical JSON (see ``reward_fns.sql.answers``) if ok, else None. ``reads_table``: it reads a column
     of one of the database's tables, or counts its rows. ``rows``: rows of the whole result. ``error``: one line for a
     reader.
     """
@@ -123,7 +123,7 @@ class SqlSandbox:
 
         Equal queries that come at the same time are executed once. Timeouts are cached like any other outcome, so an
         endless query costs its deadline once; answers of over ``CACHED_ANSWER_CHARS`` are not. ``official_clean_up``
-        as in ``sql_text.clean_up``.
+        as in ``reward_fns.sql.text.clean_up``.
 
         Raises ``DatabaseError`` if the database cannot be read and ``SandboxError`` if no process can be started.
         """

@@ -1,6 +1,6 @@
-"""The process side of ``reward_fns.sql_sandbox``: executes one untrusted query at a time against one database.
+"""The process side of ``reward_fns.sql.sandbox``: executes one untrusted query at a time against one database.
 
-Run by file path with ``python -I -S``, so only the standard library and ``reward_fns.answers`` are loaded and
+Run by file path with ``python -I -S``, so only the standard library and ``reward_fns.sql.answers`` are loaded and
 nothing depends on the environment or the current folder. Requests and replies are JSON lines on stdin and stdout.
 """
 
@@ -14,9 +14,9 @@ import sqlite3
 import sys
 import time
 
-sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from reward_fns.answers import canonical_answer  # noqa: E402
+from reward_fns.sql.answers import canonical_answer  # noqa: E402
 
 # Deterministic functions only. Left out on purpose: random, randomblob, zeroblob, load_extension, sqlite_*, fts3_*,
 # json_* and whatever else this build of SQLite offers.
