@@ -7,7 +7,7 @@ from data_prep.ecg_ids import question_id
 from data_prep.ecg_prompts import ChatBuilder
 from data_prep.ecg_source import Record
 from data_prep.ecg_turns import Turn
-from reward_fns.ecg_reference import make_reference
+from reward_fns.ecg_grader.reference import make_reference
 
 
 @dataclass(frozen=True)

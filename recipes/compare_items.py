@@ -34,7 +34,7 @@ def _text(label: str, text: str, code: bool = False) -> dict[str, Any]:
 
 
 def _ecg_item(samples: tuple) -> dict[str, Any]:
-    from reward_fns.ecg_reference import load_reference
+    from reward_fns.ecg_grader.reference import load_reference
 
     first = samples[0]
     try:

@@ -21,8 +21,8 @@ from recipes.ecg_evaluation_text import bert_scores, bleu, bleu_statistics, mete
 from recipes.evaluation_rows import Row, missing_fields, read_parquet
 from recipes.generation import Response
 from reward_fns.ecg import compute_score, extract_answer
-from reward_fns.ecg_grader import grade
-from reward_fns.ecg_reference import load_reference
+from reward_fns.ecg_grader.grade import grade
+from reward_fns.ecg_grader.reference import load_reference
 
 __all__ = ["Sample", "graded", "summarize"]
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from reward_fns.ecg_facts import DIMENSIONS, DIRECTION, LEAD, WORD, Fact, read
-from reward_fns.ecg_match import FactMatch
-from reward_fns.ecg_reference import Reference
-from reward_fns.ecg_substitution import substitution
-from reward_fns.ecg_words import content_stem
+from reward_fns.ecg_grader.facts import DIMENSIONS, DIRECTION, LEAD, WORD, Fact, read
+from reward_fns.ecg_grader.match import FactMatch
+from reward_fns.ecg_grader.reference import Reference
+from reward_fns.ecg_grader.substitution import substitution
+from reward_fns.ecg_grader.words import content_stem
 
 COVERED, MISSING, CONTRADICTED = "covered", "missing", "contradicted"
 

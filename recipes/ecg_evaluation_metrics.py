@@ -8,7 +8,7 @@ from typing import Any
 
 from recipes.ecg_evaluation_text import BERT_MODEL, METEOR_STAGES, corpus_bleu
 from recipes.statistics import bootstrap_interval
-from reward_fns.ecg_grader import KEY_CONTRADICTION
+from reward_fns.ecg_grader.grade import KEY_CONTRADICTION
 
 ALL = "all questions"
 NOT_MEASURED = f"not measured: it needs the package bert-score and {BERT_MODEL} in the Hugging Face cache"
@@ -18,10 +18,10 @@ NOT_MEASURED = f"not measured: it needs the package bert-score and {BERT_MODEL} 
 class Sample:
     """A question, the model's response and its grade: one record of ``samples`` in ``results.json``.
 
-    ``ground_truth`` is as ``reward_fns.ecg_reference`` writes it, ``reference`` its text. ``context`` is what the
-    prompt shows besides the system prompt and the question, "" if nothing. ``answer`` is the part of the response that
-    is graded, ``words`` the number of its words. ``correctness``, ``coverage`` and ``contradiction`` are the grader's,
-    in [0, 1], ``reasons`` its contradictions. ``copied`` is the reward's.
+    ``ground_truth`` is as ``reward_fns.ecg_grader.reference`` writes it, ``reference`` its text. ``context`` is what
+    the prompt shows besides the system prompt and the question, "" if nothing. ``answer`` is the part of the response
+    that is graded, ``words`` the number of its words. ``correctness``, ``coverage`` and ``contradiction`` are the
+    grader's, in [0, 1], ``reasons`` its contradictions. ``copied`` is the reward's.
     ``rouge_l``, ``bleu`` (sentence), ``meteor`` and ``bert_score`` (None if not measured) are in [0, 100].
     ``finish_reason`` is ``length`` where the response was cut off, ``prompt_too_long`` where the prompt got none.
     """

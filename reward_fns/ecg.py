@@ -1,4 +1,4 @@
-"""The ECG reward: ``compute_score`` is what verl calls, ``reward_fns.ecg_grader`` the grader under it.
+"""The ECG reward: ``compute_score`` is what verl calls, ``reward_fns.ecg_grader.grade`` the grader under it.
 
 =======================================  ===========================================================================
 the model's text                         score
@@ -21,9 +21,9 @@ Where the text holds ``<answer>...</answer>`` or ends a ``<think>`` block, only 
 
 import logging
 
-from reward_fns.ecg_grader import EcgGrade, grade
-from reward_fns.ecg_reference import load_reference
-from reward_fns.ecg_words import copied_share
+from reward_fns.ecg_grader.grade import EcgGrade, grade
+from reward_fns.ecg_grader.reference import load_reference
+from reward_fns.ecg_grader.words import copied_share
 
 logger = logging.getLogger(__name__)
 _logged: set[str] = set()
@@ -57,8 +57,8 @@ def compute_score(
 ) -> dict[str, float]:
     """Score one sample for verl, with the same keys every time; see the module docstring for the values.
 
-    ``ground_truth`` is what ``reward_fns.ecg_reference.make_reference`` wrote. ``format_bonus`` is added to the score
-    of an answer that earns anything and is in an accepted form. ``length_tokens`` counts the answer's words,
+    ``ground_truth`` is what ``reward_fns.ecg_grader.reference.make_reference`` wrote. ``format_bonus`` is added to the
+    score of an answer that earns anything and is in an accepted form. ``length_tokens`` counts the answer's words,
     ``copied`` is the share of its content words that stand in the question, ``judge_used`` is 0: it is
     ``reward_fns.ecg_judge`` that has one. The other arguments, which verl may pass, are unused. A text never raises.
     """

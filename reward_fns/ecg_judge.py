@@ -32,9 +32,9 @@ import aiohttp
 import jinja2
 
 from reward_fns import ecg
-from reward_fns.ecg_grader import KEY_CONTRADICTION
-from reward_fns.ecg_reference import load_reference
-from reward_fns.ecg_words import MAX_CHARS
+from reward_fns.ecg_grader.grade import KEY_CONTRADICTION
+from reward_fns.ecg_grader.reference import load_reference
+from reward_fns.ecg_grader.words import MAX_CHARS
 
 TEMPLATE_FILE = Path(__file__).resolve().parent.parent / "configs" / "ecg_prompts" / "judge.jinja"
 DISAGREES = 0.5

@@ -12,7 +12,7 @@ from recipes.compare_items import page_items
 from recipes.compare_page import render_page
 from recipes.evaluation_results import read_run
 from recipes.statistics import holm, paired_bootstrap, paired_p_value
-from reward_fns.ecg_reference import make_reference
+from reward_fns.ecg_grader.reference import make_reference
 
 ECG = {
     **{"context": "", "finish_reason": "stop", "words": 1, "format_ok": True, "coverage": 0.5, "contradiction": 0.0},

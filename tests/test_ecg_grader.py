@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.ecg_source import SCHEMAS, read_file
-from reward_fns import ecg_similarity
 from reward_fns.ecg import compute_score, extract_answer
-from reward_fns.ecg_facts import Fact, leads, quantities, read
-from reward_fns.ecg_grader import grade, split_entities
-from reward_fns.ecg_ontology import ontology
-from reward_fns.ecg_reference import load_reference, make_reference
-from reward_fns.ecg_similarity import embed, pack, unpack
-from reward_fns.ecg_verdict import polarity, stance
+from reward_fns.ecg_grader import similarity
+from reward_fns.ecg_grader.facts import Fact, leads, quantities, read
+from reward_fns.ecg_grader.grade import grade, split_entities
+from reward_fns.ecg_grader.ontology import ontology
+from reward_fns.ecg_grader.reference import load_reference, make_reference
+from reward_fns.ecg_grader.similarity import embed, pack, unpack
+from reward_fns.ecg_grader.verdict import polarity, stance
 
 WPW = "Which leads show the delta wave in this patient with Wolff-Parkinson-White syndrome?"
 WPW_ANSWER = "The delta wave is seen best in leads V1-V3."
@@ -528,7 +528,7 @@ def test_the_embedding_does_not_depend_on_the_processor(monkeypatch):
     embeddings = []
     for capability in ("AVX512", "AVX2"):
         monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda name=capability: name)
-        embeddings.append(ecg_similarity._model.__wrapped__().embed(WPW_ANSWER))
+        embeddings.append(similarity._model.__wrapped__().embed(WPW_ANSWER))
     assert np.abs(embeddings[0] - embeddings[1]).max() < 1e-5
 
 

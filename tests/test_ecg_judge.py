@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 
 from recipes.config import compose_config
 from reward_fns import ecg, ecg_judge
+from reward_fns.ecg_grader.reference import make_reference
 from reward_fns.ecg_judge import compute_score, render
-from reward_fns.ecg_reference import make_reference
 
 QUESTION = "Which leads show the delta wave in this patient with Wolff-Parkinson-White syndrome?"
 PARTIAL = "It is seen in V1."  # the rules give it something, not all

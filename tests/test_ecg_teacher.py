@@ -20,8 +20,8 @@ from data_prep.ecg_teacher import CORRECT, read_answers, with_answers
 from data_prep.ecg_turns import Turn
 from data_prep.make_demo_ecg import FILES, TEACHER_FILE, make_entries
 from reward_fns.ecg import compute_score
-from reward_fns.ecg_grader import KEY_CONTRADICTION
-from reward_fns.ecg_reference import make_reference
+from reward_fns.ecg_grader.grade import KEY_CONTRADICTION
+from reward_fns.ecg_grader.reference import make_reference
 
 SCHEMA = {schema.id: schema for schema in SCHEMAS}
 

@@ -14,7 +14,7 @@ from recipes.ecg_evaluation_metrics import ALL, Sample, summarize
 from recipes.evaluate import evaluate, parser
 from recipes.evaluation_results import read_run
 from recipes.generation import Response
-from reward_fns.ecg_reference import load_reference, make_reference
+from reward_fns.ecg_grader.reference import load_reference, make_reference
 
 RHYTHM = "Which rhythm has no P waves and an irregular ventricular response?"
 RHYTHM_ANSWER = "Atrial fibrillation has no P waves and an irregular ventricular response."

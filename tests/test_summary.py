@@ -12,7 +12,7 @@ from recipes import summary
 from recipes.ehrsql_evaluation_metrics import Sample
 from recipes.evaluation_results import Run, read_run, results_file
 from recipes.summary_misreadings import misreadings_markdown
-from reward_fns.ecg_reference import make_reference
+from reward_fns.ecg_grader.reference import make_reference
 from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED
 
 VALIDATION = "val-core/ehrsql/acc/mean@1"

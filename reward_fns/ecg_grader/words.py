@@ -5,7 +5,7 @@ import unicodedata
 
 from spacy.lang.en.stop_words import STOP_WORDS
 
-from reward_fns.ecg_ontology import boilerplate, stem, synonyms
+from reward_fns.ecg_grader.ontology import boilerplate, stem, synonyms
 
 MAX_CHARS = 3_000  # of a text that is read; longer ones are cut
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")

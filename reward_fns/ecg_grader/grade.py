@@ -19,12 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 from rapidfuzz import fuzz, utils
 
-from reward_fns.ecg_facts import Reading, read
-from reward_fns.ecg_match import FactMatch
-from reward_fns.ecg_reference import Reference
-from reward_fns.ecg_similarity import embed
-from reward_fns.ecg_substitution import substitution
-from reward_fns.ecg_words import MAX_CHARS, SENTENCE_END
+from reward_fns.ecg_grader.facts import Reading, read
+from reward_fns.ecg_grader.match import FactMatch
+from reward_fns.ecg_grader.reference import Reference
+from reward_fns.ecg_grader.similarity import embed
+from reward_fns.ecg_grader.substitution import substitution
+from reward_fns.ecg_grader.words import MAX_CHARS, SENTENCE_END
 
 FULL_COVERAGE = 0.45
 STRAY = 1.2  # exponent of that share: a fact or two hit by chance earn little

@@ -13,9 +13,9 @@ from itertools import product
 
 from rapidfuzz.distance import Levenshtein
 
-from reward_fns.ecg_facts import DIRECTION, WORD, Fact, is_measure, read
-from reward_fns.ecg_match import related
-from reward_fns.ecg_words import content_stem, says_little, words_of
+from reward_fns.ecg_grader.facts import DIRECTION, WORD, Fact, is_measure, read
+from reward_fns.ecg_grader.match import related
+from reward_fns.ecg_grader.words import content_stem, says_little, words_of
 
 FRAME = 0.4, 0.6  # share of the words that are copied in their order, from which it counts, and in full
 LONGEST = 6  # telling words on either side: more are a sentence of its own

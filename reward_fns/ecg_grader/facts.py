@@ -18,9 +18,9 @@ from spacy.language import Language
 from spacy.matcher import PhraseMatcher
 from spacy.tokens import Doc, Span
 
-from reward_fns.ecg_ontology import boilerplate, ontology, pattern, stem, synonyms
-from reward_fns.ecg_verdict import polarity, stance
-from reward_fns.ecg_words import MAX_CHARS, SENTENCE_END, clean, plain
+from reward_fns.ecg_grader.ontology import boilerplate, ontology, pattern, stem, synonyms
+from reward_fns.ecg_grader.verdict import polarity, stance
+from reward_fns.ecg_grader.words import MAX_CHARS, SENTENCE_END, clean, plain
 
 LEAD, WORD, DIRECTION, WAVE = "lead", "word", "direction ", "wave or interval"
 NEIGHBOURS = 6  # terms and words between a direction and what it is about, at most

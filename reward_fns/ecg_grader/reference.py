@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reward_fns.ecg_facts import WORD, Fact, read
-from reward_fns.ecg_similarity import embed, pack, unpack
-from reward_fns.ecg_words import MAX_CHARS
+from reward_fns.ecg_grader.facts import WORD, Fact, read
+from reward_fns.ecg_grader.similarity import embed, pack, unpack
+from reward_fns.ecg_grader.words import MAX_CHARS
 
 KINDS = ("answer", "entities", "findings")
 KEY_SENTENCE = 1.0  # weight of what the first sentence says
@@ -23,7 +23,8 @@ class Reference:
     ``novel`` are those that the question does not hold already: they are what an answer can cover. ``given`` are the
     others: an answer earns nothing for them, but may contradict them. ``polarity`` is ``yes``, ``no`` or "".
     ``entities`` is the set that an answer of kind ``entities`` must list; it alone is compared for that kind, whose
-    embeddings are None. ``question_embedding`` and ``text_embedding`` are those of ``reward_fns.ecg_similarity.embed``.
+    embeddings are None. ``question_embedding`` and ``text_embedding`` are those of
+    ``reward_fns.ecg_grader.similarity.embed``.
     """
 
     kind: str

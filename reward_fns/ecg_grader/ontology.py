@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from nltk.stem.snowball import SnowballStemmer
 
-ONTOLOGY_FILE = Path(__file__).with_name("ecg_ontology.yaml")
+ONTOLOGY_FILE = Path(__file__).parent.with_name("ecg_ontology.yaml")
 
 
 @functools.cache

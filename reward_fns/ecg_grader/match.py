@@ -5,9 +5,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-from reward_fns.ecg_facts import DIMENSIONS, DIRECTION, FACTORS, LEAD, WAVE, WORD, Fact, Reading, read
-from reward_fns.ecg_ontology import members, ontology
-from reward_fns.ecg_reference import Reference
+from reward_fns.ecg_grader.facts import DIMENSIONS, DIRECTION, FACTORS, LEAD, WAVE, WORD, Fact, Reading, read
+from reward_fns.ecg_grader.ontology import members, ontology
+from reward_fns.ecg_grader.reference import Reference
 
 DENIED = 0.1, 0.5  # share of the common facts that may be denied by accident, and that contradicts in full
 DENIED_IN_DENIAL = 0.5  # what it may deny where the reference itself denies something, or yes or no agrees

@@ -2,8 +2,8 @@
 
 import re
 
-from reward_fns.ecg_ontology import ontology, pattern
-from reward_fns.ecg_words import SENTENCE_END, spelled_out
+from reward_fns.ecg_grader.ontology import ontology, pattern
+from reward_fns.ecg_grader.words import SENTENCE_END, spelled_out
 
 # "If you cannot wait, you may ..." permits.
 _CONDITION = re.compile(r"\b(?:if|unless|while|when|where|until|because|since|although|though)\b[^,.;]*(?:[,.;]|$)")
