@@ -24,7 +24,7 @@ from recipes.summary import summarize
 
 BASELINES = ("continued_sft", "rejection_sampling")
 # The score from which an own answer is right. ECG answers that are half right count as correct elsewhere
-# (data_prep/ecg_teacher.py), but are nothing to imitate.
+# (data_prep/ecg/teacher.py), but are nothing to imitate.
 THRESHOLD = {"ehrsql": "1", "ecg": "0.8"}
 
 

@@ -27,7 +27,7 @@ Row = tuple[str, str, str]  # answer, reference, ground truth
 
 def read_rows(data_dir: Path) -> list[Row]:
     """All answers with their references. Raises ``KeyError`` if ``data_dir`` lacks one of the questions."""
-    from data_prep.ecg_source import SCHEMAS, read_file
+    from data_prep.ecg.source import SCHEMAS, read_file
     from reward_fns.ecg_grader.reference import make_reference
 
     turns = {}

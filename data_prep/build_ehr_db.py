@@ -14,12 +14,12 @@ from pathlib import Path
 from rich.console import Console
 
 from data_prep.common.errors import InputError, run_main
-from data_prep.ehr_cohort import BuildOptions
-from data_prep.ehr_database import MEMORY_LIMIT, build
-from data_prep.ehr_indexes import build_indexed
-from data_prep.ehr_variants import build_variants
-from data_prep.ehr_verify import compare_answers, print_comparisons
-from data_prep.schema_prompt import full_schema
+from data_prep.mimic.cohort import BuildOptions
+from data_prep.mimic.database import MEMORY_LIMIT, build
+from data_prep.mimic.indexes import build_indexed
+from data_prep.mimic.variants import build_variants
+from data_prep.mimic.verify import compare_answers, print_comparisons
+from data_prep.sql.schema import full_schema
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -24,15 +24,15 @@ from data_prep.common.atomic import check_folder
 from data_prep.common.checksum import sha256_file
 from data_prep.common.errors import InputError, run_main
 from data_prep.common.parquet import write_parquet
-from data_prep.ecg_ids import question_ids, record_id
-from data_prep.ecg_prompts import PROMPT_FILES, ChatBuilder
-from data_prep.ecg_report import SPLITS, category_counts, print_report
-from data_prep.ecg_rows import ask, grpo_row, sft_row
-from data_prep.ecg_source import SCHEMAS, Record, read_file
-from data_prep.ecg_split import assign_groups, group_records
-from data_prep.ecg_teacher import check_ids, grade_answer, read_answers, teacher_counts, with_answers
-from data_prep.ecg_turns import fold
-from data_prep.ehrsql_report import TokenCounter, WordCounter
+from data_prep.ecg.ids import question_ids, record_id
+from data_prep.ecg.prompts import PROMPT_FILES, ChatBuilder
+from data_prep.ecg.report import SPLITS, category_counts, print_report
+from data_prep.ecg.rows import ask, grpo_row, sft_row
+from data_prep.ecg.source import SCHEMAS, Record, read_file
+from data_prep.ecg.split import assign_groups, group_records
+from data_prep.ecg.teacher import check_ids, grade_answer, read_answers, teacher_counts, with_answers
+from data_prep.ecg.turns import fold
+from data_prep.sql.report import TokenCounter, WordCounter
 
 PARQUET_NAMES = ("sft_train", "sft_valid", "grpo_train", "grpo_valid", "grpo_test")
 ROWS_PER_PROCESS = 1_000  # a process takes seconds to start, a row hundredths of one

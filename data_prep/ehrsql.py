@@ -20,8 +20,11 @@ from data_prep.common.atomic import check_folder
 from data_prep.common.checksum import sha256_file
 from data_prep.common.errors import InputError, run_main
 from data_prep.common.parquet import write_parquet
-from data_prep.ehrsql_report import TokenCounter, WordCounter, print_report, split_counts, teacher_counts
-from data_prep.ehrsql_source import (
+from data_prep.sql.gold import execute_all
+from data_prep.sql.prompts import PromptBuilder, prompt_names, template_files
+from data_prep.sql.report import TokenCounter, WordCounter, print_report, split_counts, teacher_counts
+from data_prep.sql.schema import open_database
+from data_prep.sql.source import (
     SPLITS,
     Question,
     draw_share,
@@ -30,9 +33,6 @@ from data_prep.ehrsql_source import (
     split_files,
     sql_skeleton,
 )
-from data_prep.gold import execute_all
-from data_prep.prompts import PromptBuilder, prompt_names, template_files
-from data_prep.schema_prompt import open_database
 from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED
 from reward_fns.sql.sandbox import MAX_TIMEOUT_S
 

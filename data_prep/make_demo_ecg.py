@@ -1,6 +1,6 @@
 """A synthetic set of questions on electrocardiography, in the files and JSON shapes of ECG-Expert-QA.
 
-Facts, phrasings and answers are our own (``demo_ecg_facts.yaml``, ``demo_ecg_templates.yaml``); the patients are drawn
+Facts, phrasings and answers are our own (``demo/ecg_facts.yaml``, ``demo/ecg_templates.yaml``); the patients are drawn
 at random. Of the dataset's eleven files it has the six named in ``FILES``. ``teacher/answers.json`` holds a simulated
 teacher's answers to all questions by their ids.
 """
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_prep.common.errors import InputError, run_main
-from data_prep.demo_ecg_sampler import (
+from data_prep.demo.ecg_sampler import (
     ECG_KINDS,
     FIRST_SUBJECT,
     Question,
@@ -27,11 +27,11 @@ from data_prep.demo_ecg_sampler import (
     rights_questions,
     shuffled,
 )
-from data_prep.demo_ecg_teacher import PROBABILITY, TeacherAnswer, check_teacher, teach
-from data_prep.demo_ecg_teacher import figures as teacher_figures
-from data_prep.demo_output import demo_output
-from data_prep.ecg_ids import question_id, record_id
-from data_prep.ecg_source import SCHEMAS, read_file
+from data_prep.demo.ecg_teacher import PROBABILITY, TeacherAnswer, check_teacher, teach
+from data_prep.demo.ecg_teacher import figures as teacher_figures
+from data_prep.demo.output import demo_output
+from data_prep.ecg.ids import question_id, record_id
+from data_prep.ecg.source import SCHEMAS, read_file
 
 FILES = {
     "EBK": "ECG Knowledge (Basic Q&A).json",

@@ -1,7 +1,7 @@
 """A synthetic MIMIC-IV tree, so that everything runs without access to patient data.
 
 The 16 files that ``data_prep.build_ehr_db`` reads, with MIMIC-IV 2.2's columns and value styles. Who falls ill with
-what is drawn from ``demo_vocabulary.yaml``; subject ids start with 90, which no MIMIC-IV patient's does.
+what is drawn from ``demo/vocabulary.yaml``; subject ids start with 90, which no MIMIC-IV patient's does.
 The same options give the same bytes.
 """
 
@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import track
 
 from data_prep.common.errors import InputError, run_main
-from data_prep.demo_hospital import admit_patient, fill_dictionaries
-from data_prep.demo_output import demo_output
-from data_prep.demo_records import COLUMNS, Records
+from data_prep.demo.hospital import admit_patient, fill_dictionaries
+from data_prep.demo.output import demo_output
+from data_prep.demo.records import COLUMNS, Records
 
 # Whoever and whatever has a number of its own; a copy of the hospital has others.
 OWN_IDS = {

@@ -1,6 +1,6 @@
 """Questions with gold SQL over an EHRSQL database, in EHRSQL-2024's JSON format.
 
-Templates come from ``demo_templates.yaml``, values from the database. What is kept: gold that executes and reads a
+Templates come from ``demo/templates.yaml``, values from the database. What is kept: gold that executes and reads a
 table, with an answer that is neither empty nor NULL and that no more than 8 % of a split's answerable questions share;
 questions whose text and whose gold occur in one split only (in valid and test once). Valid and test hold templates
 that train lacks. ``train/teacher.json`` holds the labels of a simulated teacher for a share of the train questions.
@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from data_prep.common.errors import InputError, run_main
-from data_prep.demo_output import demo_output
-from data_prep.demo_sampler import Draw, Sampler, Template, answerable_templates, unanswerable_templates
+from data_prep.demo.output import demo_output
+from data_prep.demo.sql_sampler import Draw, Sampler, Template, answerable_templates, unanswerable_templates
 from data_prep.make_teacher import PROBABILITY, SHARE, Taught, check_teacher, teach, write_teacher
 from data_prep.make_teacher import figures as teacher_figures
 from reward_fns.sql.answers import ABSTAIN, COMPARED_ROWS, canonical_answer

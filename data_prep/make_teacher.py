@@ -1,7 +1,7 @@
 """Labels of a simulated teacher, who misreads questions in systematic ways, for a share of a ``label.json``.
 
-It stands in for a language model or an annotator whose queries nobody has verified. ``data_prep/misreadings.py`` says
-what it misreads; ``data_prep.ehrsql --teacher_labels`` takes the file that this program writes.
+It stands in for a language model or an annotator whose queries nobody has verified. ``data_prep/sql/misreadings.py``
+says what it misreads; ``data_prep.ehrsql --teacher_labels`` takes the file that this program writes.
 """
 
 import argparse
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from data_prep.common.atomic import atomic_output
 from data_prep.common.errors import InputError, run_main
-from data_prep.ehrsql_source import draw_share, read_labels, sql_skeleton
-from data_prep.misreadings import MISREADINGS, misread
+from data_prep.sql.misreadings import MISREADINGS, misread
+from data_prep.sql.source import draw_share, read_labels, sql_skeleton
 from reward_fns.sql.answers import ABSTAIN
 
 SHARE, PROBABILITY = 0.4, 0.75

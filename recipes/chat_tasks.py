@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 from data_prep.common.errors import InputError
-from data_prep.ecg_prompts import ChatBuilder
-from data_prep.prompts import PromptBuilder
-from data_prep.schema_prompt import open_database
+from data_prep.ecg.prompts import ChatBuilder
+from data_prep.sql.prompts import PromptBuilder
+from data_prep.sql.schema import open_database
 from recipes.chat_text import Piece, printable
 from reward_fns.sql.sandbox import DatabaseError, Execution, SandboxError, shared_sandbox
 from reward_fns.sql.text import extract_sql

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_prep.common.errors import InputError, run_main
-from data_prep.ecg_source import SCHEMAS
+from data_prep.ecg.source import SCHEMAS
 from recipes import hardware
 from recipes.config import CONFIG_DIR
 

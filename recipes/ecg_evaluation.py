@@ -51,7 +51,7 @@ def identity(sample: Sample) -> tuple:
 
 
 def load_rows(args: argparse.Namespace) -> list[Row]:
-    """The rows of ``--dataset_path``, as ``data_prep.ecg_rows.grpo_row`` makes them.
+    """The rows of ``--dataset_path``, as ``data_prep.ecg.rows.grpo_row`` makes them.
 
     Raises:
         InputError: the file is missing, of another kind or shape, or empty.

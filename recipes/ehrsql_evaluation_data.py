@@ -4,9 +4,9 @@ from pathlib import Path
 
 from data_prep.common.errors import InputError
 from data_prep.ehrsql import execute_gold, rl_row
-from data_prep.ehrsql_source import read_split, seen_in_train
-from data_prep.prompts import PromptBuilder
-from data_prep.schema_prompt import open_database
+from data_prep.sql.prompts import PromptBuilder
+from data_prep.sql.schema import open_database
+from data_prep.sql.source import read_split, seen_in_train
 from recipes.evaluation_rows import Row, missing_fields, read_parquet
 
 PROGRAM = "python -m data_prep.ehrsql"

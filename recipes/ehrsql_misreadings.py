@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
-from data_prep.misreadings import MISREADINGS
+from data_prep.sql.misreadings import MISREADINGS
 from reward_fns.sql.sandbox import shared_sandbox
 
 SEVERAL = "several at once"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.ecg_prompts import ChatBuilder
+from data_prep.ecg.prompts import ChatBuilder
 from recipes.models import TINY_CHAT_TEMPLATE, tiny_tokenizer
 
 Dialogue = list[dict[str, str]]

@@ -5,7 +5,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from data_prep.mimic_csv import COLUMNS
+from data_prep.mimic.csv_files import COLUMNS
 
 IN_2100 = dict(timeshift=True, current_time="2100-12-31 23:59:00", start_year=2100, time_span=0)
 

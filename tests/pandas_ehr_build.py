@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.mimic_csv import parse_number
+from data_prep.mimic.csv_files import parse_number
 
 DATA_PREP = Path(__file__).resolve().parent.parent / "data_prep"
-LABEL_HOME = json.loads((DATA_PREP / "label_home.json").read_text())
+LABEL_HOME = json.loads((DATA_PREP / "mimic" / "label_home.json").read_text())
 VITAL_SIGNS = [223762, 220277, 220045, 220210, 220050, 220051, 220052, 224639, 226730]
 AMBIGUOUS = ["artificial insemination", "dental examination", "insertion of intrauterine contraceptive device"]
 NUMBERS = ["valuenum", "value", "totalamount"]
@@ -181,7 +181,7 @@ def birthday(year: int) -> date:
 def write(out: Path, tables: dict[str, pd.DataFrame]) -> None:
     out.unlink(missing_ok=True)
     with sqlite3.connect(out) as db:
-        db.executescript((DATA_PREP / "ehr_schema.sql").read_text())
+        db.executescript((DATA_PREP / "mimic" / "schema.sql").read_text())
         for name, rows in tables.items():
             columns = [row[1] for row in db.execute(f"PRAGMA table_info({name})")]
             rows = rows.assign(row_id=range(len(rows)))[columns]

@@ -20,9 +20,9 @@ from rich.console import Console
 
 from data_prep.build_ehr_db import build, main
 from data_prep.common.errors import InputError
-from data_prep.ehr_cohort import BuildOptions
-from data_prep.ehr_progress import BuildProgress
-from data_prep.mimic_csv import COLUMNS, parse_number
+from data_prep.mimic.cohort import BuildOptions
+from data_prep.mimic.csv_files import COLUMNS, parse_number
+from data_prep.mimic.progress import BuildProgress
 
 SHARED_TASK = ["--num_patient", "100", "--timeshift", "--current_time", "2100-12-31 23:59:00", "--start_year", "2100"]
 SHARED_TASK += ["--time_span", "0", "--cur_patient_ratio", "0.1"]
@@ -449,7 +449,8 @@ def build_until(phase: str, event: str, source: Path, out: Path) -> subprocess.C
     """
     program = f"""
 import os, resource, signal, sys
-from data_prep import build_ehr_db, ehr_indexes, ehr_progress, ehr_variants
+from data_prep import build_ehr_db
+from data_prep.mimic import indexes, progress, variants
 from data_prep.common.errors import run_main
 def watch(place, name, phase_of):
     function = getattr(place, name)
@@ -458,9 +459,9 @@ def watch(place, name, phase_of):
             {event}
         return function(*arguments)
     setattr(place, name, watched)
-watch(ehr_progress.BuildProgress, "done", lambda self, table, rows: table)
-watch(ehr_indexes, "closing", lambda copy: "indexes")
-watch(ehr_variants, "_exchange_values", lambda built, seed: "variants")
+watch(progress.BuildProgress, "done", lambda self, table, rows: table)
+watch(indexes, "closing", lambda copy: "indexes")
+watch(variants, "_exchange_values", lambda built, seed: "variants")
 run_main(build_ehr_db.main)
 """
     command = [sys.executable, "-c", program, "--data_dir", source, "--out_dir", out, *ALL_OUTPUTS]

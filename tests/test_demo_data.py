@@ -13,10 +13,10 @@ import pytest
 
 from data_prep import build_ehr_db, make_demo_ehr, make_demo_questions
 from data_prep.common.errors import InputError
-from data_prep.demo_records import vocabulary
-from data_prep.demo_sampler import answerable_templates, unanswerable_templates
-from data_prep.ehrsql_source import SPLITS, read_split, sql_skeleton
-from data_prep.misreadings import misread
+from data_prep.demo.records import vocabulary
+from data_prep.demo.sql_sampler import answerable_templates, unanswerable_templates
+from data_prep.sql.misreadings import misread
+from data_prep.sql.source import SPLITS, read_split, sql_skeleton
 from reward_fns.sql.answers import canonical_answer
 from reward_fns.sql.text import clean_up
 

@@ -12,7 +12,7 @@ import yaml
 
 from data_prep import make_demo_ecg
 from data_prep.common.errors import InputError
-from data_prep.demo_ecg_sampler import (
+from data_prep.demo.ecg_sampler import (
     Question,
     abnormal_levels,
     dialogue,
@@ -98,7 +98,7 @@ def test_every_key_of_the_yaml_files_is_given_once():
         return dict(pairs)
 
     Strict.add_constructor("tag:yaml.org,2002:map", mapping)
-    for path in Path(make_demo_ecg.__file__).parent.glob("demo_ecg_*.yaml"):
+    for path in Path(make_demo_ecg.__file__).parent.glob("demo/ecg_*.yaml"):
         yaml.load(path.read_text(), Strict)
 
 
@@ -106,7 +106,7 @@ def test_every_fact_has_a_wrong_value_that_is_clearly_wrong():
     """Exceptions under "close" are spelt like the entities and values that they mean."""
     for fact in facts():
         assert fact.wrong and fact.value not in fact.wrong, fact
-    for entry in yaml.safe_load((Path(make_demo_ecg.__file__).parent / "demo_ecg_facts.yaml").read_text()).values():
+    for entry in yaml.safe_load((Path(make_demo_ecg.__file__).parent / "demo" / "ecg_facts.yaml").read_text()).values():
         for entity, close in entry.get("close", {}).items():
             assert set(close) <= set(entry["values"].values()) - {entry["values"][entity]}
 

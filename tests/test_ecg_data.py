@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from data_prep.common.checksum import sha256_file
 from data_prep.common.errors import InputError
+from data_prep.ecg.prompts import ChatBuilder
+from data_prep.ecg.source import ECG_FIELDS, SCHEMAS, Record, read_file
+from data_prep.ecg.split import NEAR, assign_groups, group_records, jaccard, near_duplicates, normalise, shingles
+from data_prep.ecg.turns import Turn, conversation_turns, entity_turns
 from data_prep.ecg_expert_qa import main
-from data_prep.ecg_prompts import ChatBuilder
-from data_prep.ecg_source import ECG_FIELDS, SCHEMAS, Record, read_file
-from data_prep.ecg_split import NEAR, assign_groups, group_records, jaccard, near_duplicates, normalise, shingles
-from data_prep.ecg_turns import Turn, conversation_turns, entity_turns
 
 SCHEMA = {schema.id: schema for schema in SCHEMAS}
 SYSTEM = ChatBuilder().system
@@ -202,7 +202,7 @@ def test_rows_have_the_shape_that_verl_reads(tmp_path):
 
 
 def test_the_grader_gets_question_answer_kind_and_entities(tmp_path, monkeypatch):
-    monkeypatch.setattr("data_prep.ecg_rows.make_reference", lambda *arguments: json.dumps(arguments))
+    monkeypatch.setattr("data_prep.ecg.rows.make_reference", lambda *arguments: json.dumps(arguments))
     example, _, question = EXAMPLES["MEE"]
     out = run(write(tmp_path / "data", MEE=[example]), "--valid_share", "0", "--test_share", "0")
     (row,) = read(out, "grpo_train")

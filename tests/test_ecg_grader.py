@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.ecg_source import SCHEMAS, read_file
+from data_prep.ecg.source import SCHEMAS, read_file
 from reward_fns.ecg import compute_score, extract_answer
 from reward_fns.ecg_grader import similarity
 from reward_fns.ecg_grader.facts import Fact, leads, quantities, read

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from data_prep import ecg_expert_qa, make_demo_ecg
 from data_prep.common.errors import InputError
-from data_prep.demo_ecg_sampler import Question
-from data_prep.demo_ecg_teacher import HABITS, TeacherAnswer, teach
-from data_prep.ecg_ids import question_ids, record_id
-from data_prep.ecg_source import SCHEMAS, Record
-from data_prep.ecg_teacher import CORRECT, read_answers, with_answers
-from data_prep.ecg_turns import Turn
+from data_prep.demo.ecg_sampler import Question
+from data_prep.demo.ecg_teacher import HABITS, TeacherAnswer, teach
+from data_prep.ecg.ids import question_ids, record_id
+from data_prep.ecg.source import SCHEMAS, Record
+from data_prep.ecg.teacher import CORRECT, read_answers, with_answers
+from data_prep.ecg.turns import Turn
 from data_prep.make_demo_ecg import FILES, TEACHER_FILE, make_entries
 from reward_fns.ecg import compute_score
 from reward_fns.ecg_grader.grade import KEY_CONTRADICTION

@@ -9,15 +9,15 @@ from ehr_trees import IN_2100, dump, select, tree
 
 from data_prep.build_ehr_db import build, main
 from data_prep.common.errors import InputError
-from data_prep.ehr_cohort import BuildOptions
-from data_prep.ehr_explain import count_rules
-from data_prep.ehr_source import EhrSource
-from data_prep.ehr_tables import ADMISSIONS, LABEVENTS, TABLES, Table
-from data_prep.ehr_variants import EXCHANGED
-from data_prep.ehr_verify import compare_answers
 from data_prep.make_demo_ehr import make_tree
-from data_prep.mimic_csv import MimicTree
-from data_prep.schema_prompt import full_schema
+from data_prep.mimic.cohort import BuildOptions
+from data_prep.mimic.csv_files import MimicTree
+from data_prep.mimic.explain import count_rules
+from data_prep.mimic.source import EhrSource
+from data_prep.mimic.tables import ADMISSIONS, LABEVENTS, TABLES, Table
+from data_prep.mimic.variants import EXCHANGED
+from data_prep.mimic.verify import compare_answers
+from data_prep.sql.schema import full_schema
 
 SPLIT_RATES = {"train": (4674, 98), "valid": (931, 13)}  # answerable questions, answers that differ
 

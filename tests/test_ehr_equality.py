@@ -7,8 +7,8 @@ import pytest
 from ehr_trees import select
 
 from data_prep.build_ehr_db import build
-from data_prep.ehr_cohort import BuildOptions
 from data_prep.make_demo_ehr import make_tree
+from data_prep.mimic.cohort import BuildOptions
 
 OPTIONS = {
     "without time shift": dict(num_patient=1000, timeshift=False, cur_patient_ratio=0.0),

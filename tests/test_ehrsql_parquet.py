@@ -9,11 +9,11 @@ import pytest
 
 from data_prep.common.checksum import sha256_file
 from data_prep.common.errors import InputError
-from data_prep.ehr_indexes import build_indexed
 from data_prep.ehrsql import main
-from data_prep.ehrsql_source import sql_skeleton
-from data_prep.prompts import PromptBuilder, prompt_names
-from data_prep.schema_prompt import compact_schema, full_schema
+from data_prep.mimic.indexes import build_indexed
+from data_prep.sql.prompts import PromptBuilder, prompt_names
+from data_prep.sql.schema import compact_schema, full_schema
+from data_prep.sql.source import sql_skeleton
 from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED, canonical_answer
 
 PATIENTS = 8

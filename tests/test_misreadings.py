@@ -15,7 +15,7 @@ from rich.console import Console
 
 from data_prep import make_teacher
 from data_prep.common.errors import InputError
-from data_prep.misreadings import MISREADINGS, misread
+from data_prep.sql.misreadings import MISREADINGS, misread
 from recipes.ehrsql_evaluation import grade_responses, summarize, summary_table
 from recipes.ehrsql_misreadings import SEVERAL, misread_answers, misreading_counts
 from recipes.generation import Response
@@ -285,7 +285,7 @@ def test_the_table_is_there_only_where_a_misreading_applies(db, capsys):
 
 def test_no_reward_and_no_prompt_knows_of_them():
     root = Path(__file__).parent.parent
-    files = [*root.glob("reward_fns/**/*.py"), *root.glob("configs/**/*.jinja"), root / "data_prep/prompts.py"]
+    files = [*root.glob("reward_fns/**/*.py"), *root.glob("configs/**/*.jinja"), root / "data_prep/sql/prompts.py"]
     assert len(files) > 10
     assert not [file for file in files if "misread" in file.read_text().lower()]
 

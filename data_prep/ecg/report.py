@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.ecg_rows import Question
-from data_prep.ehrsql_report import TokenCounter, WordCounter
+from data_prep.ecg.rows import Question
+from data_prep.sql.report import TokenCounter, WordCounter
 
 SPLITS = ("train", "valid", "test")
 _YES_OR_NO = re.compile(r"(yes|no)\b")

@@ -15,7 +15,7 @@ from datasketch import MinHash, MinHashLSH
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from data_prep.ecg_source import SUBJECT, Record
+from data_prep.ecg.source import SUBJECT, Record
 
 SHINGLE = 5  # characters
 NEAR = 0.8  # Jaccard similarity of near-duplicates

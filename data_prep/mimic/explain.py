@@ -3,8 +3,8 @@
 from rich.console import Console
 from rich.table import Table as Report
 
-from data_prep.ehr_source import EhrSource
-from data_prep.ehr_tables import Table
+from data_prep.mimic.source import EhrSource
+from data_prep.mimic.tables import Table
 
 
 def count_rules(source: EhrSource, table: Table) -> list[int]:

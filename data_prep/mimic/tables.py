@@ -1,8 +1,8 @@
 """The rules that turn MIMIC-IV's files into the tables of the EHRSQL-2024 database, each as a query for DuckDB.
 
 The questions' gold answers hold for one database only, so each rule is that of the shared task's own pipeline
-(https://github.com/glee4810/ehrsql-2024). The queries read the views of ``data_prep.mimic_csv``, one a file, and what
-``data_prep.ehr_cohort`` makes; ``cost`` is made from other tables, by ``data_prep.ehr_cost``.
+(https://github.com/glee4810/ehrsql-2024). The queries read the views of ``data_prep.mimic.csv_files``, one a file, and
+what ``data_prep.mimic.cohort`` makes; ``cost`` is made from other tables, by ``data_prep.mimic.cost``.
 """
 
 import json

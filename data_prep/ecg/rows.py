@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.ecg_ids import question_id
-from data_prep.ecg_prompts import ChatBuilder
-from data_prep.ecg_source import Record
-from data_prep.ecg_turns import Turn
+from data_prep.ecg.ids import question_id
+from data_prep.ecg.prompts import ChatBuilder
+from data_prep.ecg.source import Record
+from data_prep.ecg.turns import Turn
 from reward_fns.ecg_grader.reference import make_reference
 
 

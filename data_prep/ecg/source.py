@@ -8,7 +8,7 @@ from typing import Any
 
 from data_prep.common.errors import InputError
 from data_prep.common.json_file import read_json
-from data_prep.ecg_turns import Turn, conversation_turns, dialogue_turns, entity_turns, fold, text, text_turns
+from data_prep.ecg.turns import Turn, conversation_turns, dialogue_turns, entity_turns, fold, text, text_turns
 
 SUBJECT = "subject_id"
 ECG_FIELDS = {

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from data_prep.demo_records import Records
+from data_prep.demo.records import Records
 
 
 def add_diagnoses_and_procedures(

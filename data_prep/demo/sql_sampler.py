@@ -1,4 +1,4 @@
-"""Fills the question templates of ``demo_templates.yaml`` with values from a database."""
+"""Fills the question templates of ``templates.yaml`` with values from a database."""
 
 import sqlite3
 from contextlib import closing
@@ -47,8 +47,8 @@ class Draw:
 
 @cache
 def template_file() -> dict:
-    """The parsed ``demo_templates.yaml``."""
-    return yaml.safe_load(Path(__file__).with_name("demo_templates.yaml").read_text(encoding="utf-8"))
+    """The parsed ``templates.yaml``."""
+    return yaml.safe_load(Path(__file__).with_name("templates.yaml").read_text(encoding="utf-8"))
 
 
 def answerable_templates() -> list[Template]:

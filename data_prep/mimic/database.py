@@ -9,15 +9,15 @@ from rich.console import Console
 
 from data_prep.common.atomic import atomic_output
 from data_prep.common.errors import InputError
-from data_prep.ehr_cohort import BuildOptions
-from data_prep.ehr_cost import fill_cost
-from data_prep.ehr_explain import count_rules, print_rules
-from data_prep.ehr_progress import BuildProgress
-from data_prep.ehr_source import EhrSource
-from data_prep.ehr_tables import PRESCRIPTIONS
-from data_prep.mimic_csv import MimicTree
+from data_prep.mimic.cohort import BuildOptions
+from data_prep.mimic.cost import fill_cost
+from data_prep.mimic.csv_files import MimicTree
+from data_prep.mimic.explain import count_rules, print_rules
+from data_prep.mimic.progress import BuildProgress
+from data_prep.mimic.source import EhrSource
+from data_prep.mimic.tables import PRESCRIPTIONS
 
-SCHEMA = Path(__file__).with_name("ehr_schema.sql")
+SCHEMA = Path(__file__).with_name("schema.sql")
 MEMORY_LIMIT = "2GB"
 
 

@@ -10,10 +10,10 @@ import duckdb
 import numpy as np
 
 from data_prep.common.errors import InputError
-from data_prep.ehr_cohort import BuildOptions, check_people, make_cohort
-from data_prep.ehr_deid import renumber
-from data_prep.ehr_tables import LABEL_HOME, MACROS, TABLES, Table
-from data_prep.mimic_csv import MimicTree
+from data_prep.mimic.cohort import BuildOptions, check_people, make_cohort
+from data_prep.mimic.csv_files import MimicTree
+from data_prep.mimic.deid import renumber
+from data_prep.mimic.tables import LABEL_HOME, MACROS, TABLES, Table
 
 ROWS_AT_ONCE = 20_000
 SCANS = min(os.cpu_count(), 4)  # files at once: a scan that keeps the order runs on little more than one core

@@ -45,8 +45,8 @@ COLUMNS = {
 
 @cache
 def vocabulary() -> dict:
-    """The lists that the hospital draws from (``demo_vocabulary.yaml``)."""
-    return yaml.safe_load(Path(__file__).with_name("demo_vocabulary.yaml").read_text(encoding="utf-8"))
+    """The lists that the hospital draws from (``vocabulary.yaml``)."""
+    return yaml.safe_load(Path(__file__).with_name("vocabulary.yaml").read_text(encoding="utf-8"))
 
 
 class Records:

@@ -6,10 +6,10 @@ from pathlib import Path
 import jinja2
 
 from data_prep.common.errors import InputError
-from data_prep.schema_prompt import compact_schema, full_schema
+from data_prep.sql.schema import compact_schema, full_schema
 from reward_fns.sql.text import NOW
 
-PROMPT_DIR = Path(__file__).resolve().parent.parent / "configs" / "prompts"
+PROMPT_DIR = Path(__file__).resolve().parent.parent.parent / "configs" / "prompts"
 
 
 def prompt_names() -> list[str]:

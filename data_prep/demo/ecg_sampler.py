@@ -1,6 +1,6 @@
 """Questions on electrocardiography: facts in many phrasings, and synthetic ECGs judged by declared limits.
 
-Facts stand in ``demo_ecg_facts.yaml``, everything else in ``demo_ecg_templates.yaml``. A question belongs to a family
+Facts stand in ``ecg_facts.yaml``, everything else in ``ecg_templates.yaml``. A question belongs to a family
 of one kind and polarity: within a family as many answers begin with "Yes" as with "No".
 """
 
@@ -95,12 +95,12 @@ class TooFew(Exception):
 
 @cache
 def facts_file() -> dict:
-    return _yaml("demo_ecg_facts.yaml")
+    return _yaml("ecg_facts.yaml")
 
 
 @cache
 def templates_file() -> dict:
-    return _yaml("demo_ecg_templates.yaml")
+    return _yaml("ecg_templates.yaml")
 
 
 def measurements() -> dict[str, dict]:

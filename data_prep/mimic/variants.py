@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.common.atomic import atomic_output
-from data_prep.ehr_cohort import BuildOptions
-from data_prep.ehr_database import MEMORY_LIMIT, build
+from data_prep.mimic.cohort import BuildOptions
+from data_prep.mimic.database import MEMORY_LIMIT, build
 
 JITTER_DAYS = 60
 # Table, what a value belongs to, the value: exchanged among rows with the same item, so that it stays plausible.

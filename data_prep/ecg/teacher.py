@@ -10,10 +10,10 @@ from statistics import fmean
 
 from data_prep.common.errors import InputError
 from data_prep.common.json_file import read_json
-from data_prep.ecg_ids import question_id
-from data_prep.ecg_rows import Question
-from data_prep.ecg_source import Record
-from data_prep.ecg_turns import text
+from data_prep.ecg.ids import question_id
+from data_prep.ecg.rows import Question
+from data_prep.ecg.source import Record
+from data_prep.ecg.turns import text
 from reward_fns.ecg import extract_answer
 from reward_fns.ecg_grader.grade import KEY_CONTRADICTION, EcgGrade, grade
 from reward_fns.ecg_grader.reference import load_reference, make_reference

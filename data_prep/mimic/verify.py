@@ -11,9 +11,9 @@ from rich.table import Table
 
 from data_prep.common.errors import InputError
 from data_prep.common.json_file import read_json
-from data_prep.ehrsql_source import read_labels
-from data_prep.gold import execute_all
-from data_prep.schema_prompt import open_database, table_names
+from data_prep.sql.gold import execute_all
+from data_prep.sql.schema import open_database, table_names
+from data_prep.sql.source import read_labels
 from reward_fns.sql.answers import ABSTAIN, canonical_answer
 
 TIMEOUT_S = 60.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from data_prep.common.errors import InputError
-from data_prep.demo_ecg_sampler import Question, sentence, templates_file
+from data_prep.demo.ecg_sampler import Question, sentence, templates_file
 
 PROBABILITY = 0.75
 

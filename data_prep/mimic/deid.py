@@ -3,8 +3,8 @@
 import duckdb
 import numpy as np
 
-from data_prep.ehr_cohort import make_table
-from data_prep.mimic_csv import COLUMNS, MimicTree
+from data_prep.mimic.cohort import make_table
+from data_prep.mimic.csv_files import COLUMNS, MimicTree
 
 # Each id and the file that lists all of them, in the order of the draws.
 IDS = {"subject_id": "patients", "hadm_id": "admissions", "stay_id": "icustays", "transfer_id": "transfers"}

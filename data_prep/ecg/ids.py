@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from data_prep.ecg_source import Record
+from data_prep.ecg.source import Record
 
 
 def record_id(record: Record) -> str:

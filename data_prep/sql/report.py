@@ -8,7 +8,7 @@ from rich.table import Table
 
 from data_prep.common.chat_template import chat_template_variables
 from data_prep.common.errors import InputError
-from data_prep.ehrsql_source import Question
+from data_prep.sql.source import Question
 from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED, SELECT_1
 
 FAILURES_SHOWN = 5

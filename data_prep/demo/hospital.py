@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from data_prep.demo_events import (
+from data_prep.demo.events import (
     add_cultures,
     add_diagnoses_and_procedures,
     add_fluids,
@@ -12,7 +12,7 @@ from data_prep.demo_events import (
     add_prescriptions,
     add_vitals,
 )
-from data_prep.demo_records import Records
+from data_prep.demo.records import Records
 
 # Each patient's first stay is dated so that a shift of it to this year, in whole 365-day years as
 # ``build_ehr_db --timeshift --start_year 2100`` does, leaves the year's stays inside it.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jinja2
 
-PROMPT_DIR = Path(__file__).resolve().parent.parent / "configs" / "ecg_prompts"
+PROMPT_DIR = Path(__file__).resolve().parent.parent.parent / "configs" / "ecg_prompts"
 PROMPT_FILES = (PROMPT_DIR / "system.jinja", PROMPT_DIR / "user.jinja")
 
 

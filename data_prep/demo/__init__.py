@@ -1,0 +1,1 @@
+"""Synthetic patients, questions and teachers."""

@@ -1,0 +1,1 @@
+"""ECG-Expert-QA's questions, references and prompts."""

@@ -1,0 +1,1 @@
+"""EHRSQL's questions, gold queries and prompts."""
