@@ -8,7 +8,7 @@ each time in processes of their own. TRL generates with transformers, all rollou
 environment of its own. Hydra overrides choose the preset and its sizes; TRL does not follow another ``algo``.
 
 verl's side leaves the answers of equal rewards out of the update, since their gradient is zero
-(recipes/monitored_trainer.py); TRL's computes it. The learning rate is constant on both sides.
+(recipes/trainer/monitored.py); TRL's computes it. The learning rate is constant on both sides.
 
 A step lasts from the end of the step before to its own end, on both sides. The first one, which warms up, is left out.
 A run's figure is the mean over its steps; the table shows the median over the repetitions and their range.

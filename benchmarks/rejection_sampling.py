@@ -18,8 +18,8 @@ from rich.progress import track
 
 from data_prep.common.atomic import atomic_output
 from data_prep.common.errors import InputError, run_main
-from recipes.evaluation_results import RECIPES
-from recipes.generation import GenerationOptions, Generator, Response
+from recipes.evaluation.generation import GenerationOptions, Generator, Response
+from recipes.evaluation.results import RECIPES
 
 
 def right_answers(recipe: str, rows: list[dict], responses: list[Response], threshold: float) -> list[dict]:

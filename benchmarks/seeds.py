@@ -13,7 +13,7 @@ from typing import Any
 
 from data_prep.common.atomic import atomic_output
 from data_prep.common.errors import InputError, run_main
-from recipes.evaluation_results import read_text
+from recipes.evaluation.results import read_text
 from recipes.summary import TRAINING, cells, parse_runs
 
 MODELS = {

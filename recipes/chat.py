@@ -19,10 +19,10 @@ from rich.table import Table
 from rich.text import Text
 
 from data_prep.common.errors import InputError, run_main
-from recipes.chat_conversation import Conversation
-from recipes.chat_models import ChatModel, ChatOptions, find_model, forbid_network, last_stage
-from recipes.chat_tasks import EcgTask, EhrsqlTask, Task
-from recipes.chat_text import Piece
+from recipes.chat_app.conversation import Conversation
+from recipes.chat_app.models import ChatModel, ChatOptions, find_model, forbid_network, last_stage
+from recipes.chat_app.tasks import EcgTask, EhrsqlTask, Task
+from recipes.chat_app.text import Piece
 from recipes.pipeline.registry import RECIPES
 from recipes.pipeline.settings import load_environment
 
@@ -188,9 +188,9 @@ def main(argv: list[str] | None = None) -> None:
 
     torch.manual_seed(args.seed)
     if args.ui:
-        from recipes import chat_ui
+        from recipes.chat_app import ui
 
-        chat_ui.serve(models, task, HOST, args.port)
+        ui.serve(models, task, HOST, args.port)
         return
     # A character that the terminal's encoding lacks must end neither an answer nor the chat.
     sys.stdout.reconfigure(errors="backslashreplace")

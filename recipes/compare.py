@@ -19,10 +19,10 @@ from rich.table import Table
 
 from data_prep.common.atomic import atomic_output
 from data_prep.common.errors import InputError, run_main
-from recipes.compare_items import page_items
-from recipes.compare_page import render_page
-from recipes.evaluation_results import Run, check_same_questions, read_run, recipe_module, results_file
-from recipes.statistics import RESAMPLES, holm, paired_bootstrap, paired_p_value
+from recipes.evaluation.bootstrap import RESAMPLES, holm, paired_bootstrap, paired_p_value
+from recipes.evaluation.results import Run, check_same_questions, read_run, recipe_module, results_file
+from recipes.report.compare_items import page_items
+from recipes.report.compare_page import render_page
 
 PAGE = "comparison.html"
 

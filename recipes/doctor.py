@@ -243,7 +243,7 @@ def check_ray(address: str | None) -> Check:
 
 def check_other_runs(commands: Iterable[tuple[int, list[str]]]) -> Check:
     """``commands``: id and arguments of the machine's processes. A killed run can leave vLLM's behind."""
-    marks = ("recipes.main_ppo", "verl.trainer.", "VLLM::")
+    marks = ("recipes.trainer.main_ppo", "verl.trainer.", "VLLM::")
     pids = [str(pid) for pid, arguments in commands if any(part.startswith(marks) for part in arguments)]
     if pids:
         remedy = "if no run of yours should be there, end them: kill " + " ".join(pids)

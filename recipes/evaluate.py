@@ -3,7 +3,7 @@
 ``evaluate --recipe R --model_name M --dataset_path test.parquet`` generates one response a question with vLLM, grades
 it, prints the figures and writes ``<output_dir>/<model>/run_<timestamp>/``: ``results.json`` (``summary``, ``config``
 and every sample under ``samples``) and ``evaluation.log`` (the same for reading). Several models are evaluated one
-after the other. What is particular to a recipe stands in ``recipes/<recipe>_evaluation.py``.
+after the other. What is particular to a recipe stands in ``recipes/tasks/<recipe>``.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from rich.console import Console
 from data_prep.common.errors import InputError, run_main
 from recipes import hardware
 from recipes.config import CONFIG_DIR
-from recipes.evaluation_results import RECIPES, recipe_module, write_results
-from recipes.evaluation_rows import Row, choose_rows
-from recipes.generation import TOO_LONG, GenerationOptions, Generator, Response
+from recipes.evaluation.generation import TOO_LONG, GenerationOptions, Generator, Response
+from recipes.evaluation.results import RECIPES, recipe_module, write_results
+from recipes.evaluation.rows import Row, choose_rows
 
 Generate = Callable[[Sequence[list[dict[str, str]]]], list[Response]]
 

@@ -1,7 +1,7 @@
 """Starts one of verl's trainers on a config of this repository.
 
 ``python -m recipes.launch CONFIG [override...]`` takes a file of ``configs/`` (``ehrsql_grpo``, ``ecg_sft`` ...),
-checks the Hydra overrides, sets the environment and becomes the trainer's process: ``recipes.main_ppo``
+checks the Hydra overrides, sets the environment and becomes the trainer's process: ``recipes.trainer.main_ppo``
 (verl's GRPO trainer with more metrics), or ``verl.trainer.sft_trainer`` under torchrun.
 """
 
@@ -20,7 +20,7 @@ from pyarrow.parquet import read_metadata
 from data_prep.common.errors import InputError, run_main
 from recipes import hardware
 from recipes.config import CONFIG_DIR, compose_config, override, search_path
-from recipes.monitor import check_alarms
+from recipes.trainer.monitor import check_alarms
 
 REPO = CONFIG_DIR.parent
 RAY_VARIABLES = "ray_kwargs.ray_init.runtime_env.env_vars"
@@ -79,7 +79,7 @@ def command(name: str, overrides: list[str], check: bool = True) -> tuple[list[s
         # Ray refuses resources when it joins a cluster, and variables that the job was submitted with.
         defaults += ["ray_kwargs.ray_init.num_cpus=null", "++ray_kwargs.ray_init.num_gpus=null"]
         env["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"
-    return [sys.executable, "-m", "recipes.main_ppo", *arguments, *defaults, *overrides], env
+    return [sys.executable, "-m", "recipes.trainer.main_ppo", *arguments, *defaults, *overrides], env
 
 
 def _check(config: DictConfig, gpus: list[hardware.Gpu]) -> None:

@@ -24,7 +24,7 @@ from pyarrow.parquet import read_metadata
 from data_prep.common.atomic import DISK_ERRORS
 from data_prep.common.errors import InputError, run_main
 from recipes import doctor, launch
-from recipes.chat_text import printable
+from recipes.chat_app.text import printable
 from recipes.compare import write_comparison
 from recipes.config import compose_config
 from recipes.pipeline.console import RunConsole

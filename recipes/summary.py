@@ -6,7 +6,7 @@ the runs with paired differences to the first one. It writes ``summary.html`` (a
 ``evaluate``, of any recipe, or a folder; of the files in a folder the newest is taken.
 
 Where the runs hold wrong answers that a misreading gives, a table of them and ``misreadings.png`` are added; see
-``recipes.summary_misreadings``.
+``recipes.report.summary_misreadings``.
 """
 
 import argparse
@@ -23,10 +23,10 @@ from rich.table import Table
 
 from data_prep.common.atomic import atomic_output, check_folder
 from data_prep.common.errors import InputError, run_main
-from recipes.evaluation_results import Run, check_same_questions, read_run, read_text, recipe_module
-from recipes.statistics import paired_bootstrap
-from recipes.summary_examples import examples, examples_markdown
-from recipes.summary_misreadings import (
+from recipes.evaluation.bootstrap import paired_bootstrap
+from recipes.evaluation.results import Run, check_same_questions, read_run, read_text, recipe_module
+from recipes.report.summary_examples import examples, examples_markdown
+from recipes.report.summary_misreadings import (
     TITLE,
     Counts,
     count_misreadings,
@@ -35,7 +35,7 @@ from recipes.summary_misreadings import (
     misreadings_rows,
     misreadings_table,
 )
-from recipes.summary_page import render_summary
+from recipes.report.summary_page import render_summary
 
 PAGE, CHART, MISREADINGS_CHART = "summary.html", "validation_accuracy.png", "misreadings.png"
 TRAINING = "critic/score/mean"  # the mean reward of the training rollouts, as verl names it

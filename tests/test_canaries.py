@@ -5,8 +5,8 @@ from statistics import fmean
 import pytest
 
 from data_prep import build_ehr_db, make_demo_ehr, make_demo_questions
-from recipes.ehrsql_canaries import MOST_FREQUENT, canaries
-from recipes.ehrsql_evaluation_data import read_rows
+from recipes.tasks.ehrsql.canaries import MOST_FREQUENT, canaries
+from recipes.tasks.ehrsql.rows import read_rows
 from reward_fns.ehrsql import compute_score
 
 WRONG, FAILS = "SELECT count(*) + 0.5 FROM patients", "SELECT x FROM patients"

@@ -17,10 +17,10 @@ from conftest import REPO
 
 from data_prep.common.errors import InputError
 from recipes import chat
-from recipes.chat_conversation import Conversation
-from recipes.chat_models import ChatModel, ChatOptions, find_model, forbid_network
-from recipes.chat_tasks import EcgTask, EhrsqlTask
-from recipes.chat_text import printable
+from recipes.chat_app.conversation import Conversation
+from recipes.chat_app.models import ChatModel, ChatOptions, find_model, forbid_network
+from recipes.chat_app.tasks import EcgTask, EhrsqlTask
+from recipes.chat_app.text import printable
 
 PROMPT = r"\n(?:\x1b\[\?2004h)?> "  # readline may announce bracketed paste
 

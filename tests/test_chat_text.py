@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from recipes.chat import Screen
-from recipes.chat_tasks import SHOWN_COLUMNS, SHOWN_ROWS, EcgTask, result_piece
-from recipes.chat_text import Piece, TagReader, printable
+from recipes.chat_app.tasks import SHOWN_COLUMNS, SHOWN_ROWS, EcgTask, result_piece
+from recipes.chat_app.text import Piece, TagReader, printable
 from reward_fns.sql.answers import canonical_answer
 from reward_fns.sql.sandbox import Execution
 

@@ -14,10 +14,10 @@ from conftest import REPO
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipes.chat_models import ChatModel, ChatOptions
-from recipes.chat_tasks import EcgTask
-from recipes.chat_text import Piece, printable
-from recipes.chat_ui import Session, render
+from recipes.chat_app.models import ChatModel, ChatOptions
+from recipes.chat_app.tasks import EcgTask
+from recipes.chat_app.text import Piece, printable
+from recipes.chat_app.ui import Session, render
 
 CHROMIUM = shutil.which("chromium")
 

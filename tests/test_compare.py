@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from data_prep.common.errors import InputError
 from recipes import compare
-from recipes.compare_items import page_items
-from recipes.compare_page import render_page
-from recipes.evaluation_results import read_run
-from recipes.statistics import holm, paired_bootstrap, paired_p_value
+from recipes.evaluation.bootstrap import holm, paired_bootstrap, paired_p_value
+from recipes.evaluation.results import read_run
+from recipes.report.compare_items import page_items
+from recipes.report.compare_page import render_page
 from reward_fns.ecg_grader.reference import make_reference
 
 ECG = {

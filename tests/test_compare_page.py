@@ -2,7 +2,7 @@
 
 import pytest
 
-from recipes.compare_page import render_page
+from recipes.report.compare_page import render_page
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 

@@ -191,7 +191,7 @@ def test_the_trainers_entry_point_composes_the_same_config(name, parquet, tmp_pa
         override("trainer.default_local_dir", tmp_path / "run"),
     ]
     argv, env = launch.command(name, overrides)
-    module = next(part for part in argv if part in ("recipes.main_ppo", "verl.trainer.sft_trainer"))
+    module = next(part for part in argv if part in ("recipes.trainer.main_ppo", "verl.trainer.sft_trainer"))
     argv = [argv[0], "-m", module, *argv[argv.index(module) + 1 :]]  # without torchrun, whose workers print too
     output = subprocess.run(
         [*argv, "--cfg", "job", "--resolve"], env=env, cwd=tmp_path, check=True, capture_output=True, text=True

@@ -37,8 +37,8 @@ H100 = hardware.Gpu("NVIDIA H100", 81559, "580.65.06")
         (doctor.check_model("ekg/tiny"), "fail"),
         (doctor.check_model("tyni"), "fail"),
         (doctor.check_ray(None), "ok"),
-        (doctor.check_other_runs([(7, ["bash", "-c", "grep recipes.main_ppo log"])]), "ok"),
-        (doctor.check_other_runs([(7, ["python", "-m", "recipes.main_ppo"])]), "warn"),
+        (doctor.check_other_runs([(7, ["bash", "-c", "grep recipes.trainer.main_ppo log"])]), "ok"),
+        (doctor.check_other_runs([(7, ["python", "-m", "recipes.trainer.main_ppo"])]), "warn"),
         (doctor.check_other_runs([(7, ["VLLM::EngineCore"])]), "warn"),
     ],
 )

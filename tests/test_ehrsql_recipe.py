@@ -269,7 +269,7 @@ def test_evaluation_of_the_trained_model(ended, tmp_path):
 
 SAMPLE = """
 import json, sys
-from recipes.generation import GenerationOptions, Generator
+from recipes.evaluation.generation import GenerationOptions, Generator
 prompts = [[{"role": "user", "content": f"What is the gender of patient {number}?"}] for number in range(8)]
 for seed in (0, 0, 1):
     options = GenerationOptions(sys.argv[1], max_response_length=16, temperature=1.0, samples=4, seed=seed)

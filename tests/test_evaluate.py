@@ -8,12 +8,12 @@ import pytest
 
 from data_prep.common.errors import InputError
 from recipes import hardware
-from recipes.ehrsql_evaluation_data import read_rows
-from recipes.ehrsql_evaluation_metrics import Sample, summarize
 from recipes.evaluate import evaluate, parser
-from recipes.evaluation_rows import choose_rows
-from recipes.generation import TOO_LONG, GenerationOptions, Generator, Response
+from recipes.evaluation.generation import TOO_LONG, GenerationOptions, Generator, Response
+from recipes.evaluation.rows import choose_rows
 from recipes.models import make_tiny
+from recipes.tasks.ehrsql.figures import Sample, summarize
+from recipes.tasks.ehrsql.rows import read_rows
 from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED, canonical_answer
 
 

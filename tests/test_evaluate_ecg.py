@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.common.errors import InputError
-from recipes import ecg_evaluation, ecg_evaluation_text
-from recipes.ecg_evaluation_facts import CONTRADICTED, COVERED, MISSING, fact_states
-from recipes.ecg_evaluation_metrics import ALL, Sample, summarize
 from recipes.evaluate import evaluate, parser
-from recipes.evaluation_results import read_run
-from recipes.generation import Response
+from recipes.evaluation.generation import Response
+from recipes.evaluation.results import read_run
+from recipes.tasks.ecg import evaluation, text_scores
+from recipes.tasks.ecg.fact_states import CONTRADICTED, COVERED, MISSING, fact_states
+from recipes.tasks.ecg.figures import ALL, Sample, summarize
 from reward_fns.ecg_grader.reference import load_reference, make_reference
 
 RHYTHM = "Which rhythm has no P waves and an irregular ventricular response?"
@@ -203,10 +203,10 @@ def test_a_summary_needs_a_sample():
 
 
 def test_processes_grade_alike(rows, monkeypatch):
-    alone = ecg_evaluation.grade_responses(rows, RESPONSES)
-    monkeypatch.setattr(ecg_evaluation, "ROWS_PER_PROCESS", 2)
-    monkeypatch.setattr(ecg_evaluation.os, "cpu_count", lambda: 2)
-    assert ecg_evaluation.grade_responses(rows, RESPONSES) == alone
+    alone = evaluation.grade_responses(rows, RESPONSES)
+    monkeypatch.setattr(evaluation, "ROWS_PER_PROCESS", 2)
+    monkeypatch.setattr(evaluation.os, "cpu_count", lambda: 2)
+    assert evaluation.grade_responses(rows, RESPONSES) == alone
 
 
 @pytest.mark.parametrize(
@@ -318,14 +318,14 @@ def test_a_list_of_entities_has_no_facts():
 
 def test_rouge_l_by_hand():
     # the longest common subsequence "the p wave" is 3 of 4 and of 5 words
-    assert ecg_evaluation_text.rouge_l("the tall P wave", "the P wave is absent") == pytest.approx(100 * 2 * 3 / 9)
+    assert text_scores.rouge_l("the tall P wave", "the P wave is absent") == pytest.approx(100 * 2 * 3 / 9)
 
 
 def test_corpus_bleu_is_sacrebleus():
     import sacrebleu
 
     pairs = [("the P wave is absent here", "the P wave is absent"), ("", "a long QT interval"), ("a b", "a b c d")]
-    score, low, high = ecg_evaluation_text.corpus_bleu(pairs)
+    score, low, high = text_scores.corpus_bleu(pairs)
     answers, references = zip(*pairs, strict=True)
     assert score == pytest.approx(sacrebleu.corpus_bleu(list(answers), [list(references)]).score)
     assert low <= score <= high
@@ -334,32 +334,32 @@ def test_corpus_bleu_is_sacrebleus():
 def test_sentence_bleu_is_sacrebleus():
     import sacrebleu
 
-    statistics = ecg_evaluation_text.bleu_statistics("the P wave is gone", "the P wave is absent")
+    statistics = text_scores.bleu_statistics("the P wave is gone", "the P wave is absent")
     expected = sacrebleu.sentence_bleu("the P wave is gone", ["the P wave is absent"]).score
-    assert ecg_evaluation_text.bleu(statistics, sentence=True) == pytest.approx(expected)
+    assert text_scores.bleu(statistics, sentence=True) == pytest.approx(expected)
 
 
 def test_meteor_knows_synonyms():
     # doctor and physician are one synset of WordNet: one chunk of four matches, penalty 0.5 / 4 ** 3
-    assert ecg_evaluation_text.meteor("the doctor reads it", "the physician reads it") == pytest.approx(99.21875)
+    assert text_scores.meteor("the doctor reads it", "the physician reads it") == pytest.approx(99.21875)
 
 
 def test_meteor_knows_stems():
-    assert ecg_evaluation_text.meteor("waves", "wave") == pytest.approx(50)  # one match is one chunk
+    assert text_scores.meteor("waves", "wave") == pytest.approx(50)  # one match is one chunk
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_bleu_is_bounded(answer, reference):
-    statistics = ecg_evaluation_text.bleu_statistics(answer, reference)
-    assert 0 <= ecg_evaluation_text.bleu(statistics, sentence=True) <= 100 + 1e-6
+    statistics = text_scores.bleu_statistics(answer, reference)
+    assert 0 <= text_scores.bleu(statistics, sentence=True) <= 100 + 1e-6
 
 
 def test_without_bert_score_nothing_is_measured(monkeypatch):
-    monkeypatch.setattr(ecg_evaluation_text.importlib.util, "find_spec", lambda name: None)
-    assert ecg_evaluation_text.bert_scores(["a"], ["a"]) is None
+    monkeypatch.setattr(text_scores.importlib.util, "find_spec", lambda name: None)
+    assert text_scores.bert_scores(["a"], ["a"]) is None
 
 
 def test_without_its_model_nothing_is_measured(monkeypatch, tmp_path):
-    monkeypatch.setattr(ecg_evaluation_text.importlib.util, "find_spec", lambda name: SimpleNamespace())
+    monkeypatch.setattr(text_scores.importlib.util, "find_spec", lambda name: SimpleNamespace())
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert ecg_evaluation_text.bert_scores(["a"], ["a"]) is None
+    assert text_scores.bert_scores(["a"], ["a"]) is None

@@ -16,9 +16,9 @@ from rich.console import Console
 from data_prep import make_teacher
 from data_prep.common.errors import InputError
 from data_prep.sql.misreadings import MISREADINGS, misread
-from recipes.ehrsql_evaluation import grade_responses, summarize, summary_table
-from recipes.ehrsql_misreadings import SEVERAL, misread_answers, misreading_counts
-from recipes.generation import Response
+from recipes.evaluation.generation import Response
+from recipes.tasks.ehrsql.evaluation import grade_responses, summarize, summary_table
+from recipes.tasks.ehrsql.misreadings import SEVERAL, misread_answers, misreading_counts
 from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED, canonical_answer
 
 BY_NAME = {misreading.name: misreading for misreading in MISREADINGS}

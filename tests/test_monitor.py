@@ -1,7 +1,7 @@
 import pytest
 
 from data_prep.common.errors import InputError
-from recipes.monitor import Drift, TrainingFailed, check_alarms, check_graded, rollout_metrics
+from recipes.trainer.monitor import Drift, TrainingFailed, check_alarms, check_graded, rollout_metrics
 
 REWARD = {"score": 0.5, "acc": 1.0, "contradiction": 0.0}
 

@@ -8,8 +8,8 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.workers.config import ActorConfig
 
 from recipes.config import compose_config
-from recipes.monitor import TrainingFailed
-from recipes.monitored_trainer import MAX_DRAWN, POLL_S, MonitoredTrainer
+from recipes.trainer.monitor import TrainingFailed
+from recipes.trainer.monitored import MAX_DRAWN, POLL_S, MonitoredTrainer
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def updated(monkeypatch, tmp_path, *overrides: str):
     paths = [f"actor_rollout_ref.model.path={tmp_path}", f"trainer.default_local_dir={tmp_path}"]
     trainer = MonitoredTrainer(compose_config("ehrsql_grpo", [*paths, *overrides]))
     queue, handed = Queue(), {}
-    monkeypatch.setattr("recipes.monitored_trainer.tq", queue)
+    monkeypatch.setattr("recipes.trainer.monitored.tq", queue)
 
     def balance(batch, metrics):  # as verl's: rows that fill the mini-batch
         queue.rows["padding"] = {"advantages": torch.zeros(1), "response_mask": torch.zeros(1)}

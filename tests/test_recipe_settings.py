@@ -10,10 +10,10 @@ import pytest
 from data_prep.common.errors import InputError
 from recipes.config import override
 from recipes.pipeline import settings
-from recipes.pipeline.ecg import Ecg
-from recipes.pipeline.ehrsql import Ehrsql
 from recipes.pipeline.registry import RECIPES
 from recipes.pipeline.stages import DryRun, _lasts
+from recipes.tasks.ecg.pipeline import Ecg
+from recipes.tasks.ehrsql.pipeline import Ehrsql
 
 
 def programs(recipe) -> dict[str, list[str]]:

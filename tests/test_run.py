@@ -15,11 +15,11 @@ from omegaconf import OmegaConf
 from data_prep.common.errors import InputError
 from recipes import config, run
 from recipes.pipeline.console import RunConsole
-from recipes.pipeline.ecg import Ecg
 from recipes.pipeline.process import ProgramFailed
 from recipes.pipeline.progress import TrainingProgress, duration
 from recipes.pipeline.registry import RECIPES
 from recipes.pipeline.sft_options import sft_overrides
+from recipes.tasks.ecg.pipeline import Ecg
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_dry_run_prints_command_lines_that_verl_takes(tmp_path):
     assert stages[:6] == ["demo_ehr", "database", "questions", "parquet", "model", "sft"]
     assert stages[6:] == ["export_sft", "grpo", "export_grpo", "evaluate"]
     grpo = shlex.split(lines[lines.index("# grpo") + 2])  # after the line that makes its folder
-    start = grpo.index("recipes.main_ppo")
+    start = grpo.index("recipes.trainer.main_ppo")
     composed = subprocess.run(  # Hydra's own option: print the config, run nothing
         [sys.executable, "-m", *grpo[start:], "--cfg", "job"], cwd=REPO, capture_output=True, text=True
     )

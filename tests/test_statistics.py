@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recipes.statistics import bootstrap_interval, paired_bootstrap
+from recipes.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
 
 
 def test_interval_agrees_with_the_normal_approximation():

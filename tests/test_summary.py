@@ -9,9 +9,9 @@ from numpy import diff, median, split
 
 from data_prep.common.errors import InputError
 from recipes import summary
-from recipes.ehrsql_evaluation_metrics import Sample
-from recipes.evaluation_results import Run, read_run, results_file
-from recipes.summary_misreadings import misreadings_markdown
+from recipes.evaluation.results import Run, read_run, results_file
+from recipes.report.summary_misreadings import misreadings_markdown
+from recipes.tasks.ehrsql.figures import Sample
 from reward_fns.ecg_grader.reference import make_reference
 from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED
 

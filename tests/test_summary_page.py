@@ -7,9 +7,9 @@ import pytest
 from matplotlib import pyplot
 from test_summary import sample
 
-from recipes.evaluation_results import read_run
-from recipes.summary_examples import examples, examples_markdown
-from recipes.summary_page import render_summary
+from recipes.evaluation.results import read_run
+from recipes.report.summary_examples import examples, examples_markdown
+from recipes.report.summary_page import render_summary
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 

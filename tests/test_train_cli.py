@@ -60,7 +60,7 @@ def test_every_name_is_translated(data, model, tmp_path, monkeypatch):
     own = ["trainer.save_freq=7", "algo=dapo"]
     wandb = ["--use_wandb", "--wandb_project", "my project", "--wandb_run_name", "run=1"]
     command, env, config = started(monkeypatch, arguments(data, model, tmp_path, *names, *wandb, *own))
-    assert command[1:3] == ["-m", "recipes.main_ppo"]
+    assert command[1:3] == ["-m", "recipes.trainer.main_ppo"]
     assert config.data.train_files == str(data / "train.parquet")
     assert config.data.val_files == str(data / "valid.parquet")
     assert config.actor_rollout_ref.model.path == str(model)

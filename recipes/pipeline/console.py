@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from recipes.chat_text import printable
+from recipes.chat_app.text import printable
 from recipes.pipeline.progress import duration
 
-# A line of recipes.monitor. Ray puts the process's name before it, in colour.
+# A line of recipes.trainer.monitor. Ray puts the process's name before it, in colour.
 ALARM = re.compile(r"(?:\x1b\[\d+m)*(?:\([\w.]+ pid=\d+\))?(?:\x1b\[\d+m)* *(ALARM .*)")
 ALARMS = 10  # of a stage; the log has all
 QUARTERS = 4  # where there is no terminal, a training stage prints so many lines on its way

@@ -19,7 +19,8 @@ Covered, layer by layer:
 
 Not covered: a bug in SQLite that lets a query run code (the process is not confined by seccomp or a namespace);
 clock values built at run time, such as ``date('n' || 'ow')``; a constant beside a table that is read but does not
-matter (``SELECT count(*) > 0 FROM patients``): ``recipes.ehrsql_canaries`` shows what such policies earn. Linux only.
+matter (``SELECT count(*) > 0 FROM patients``): ``recipes.tasks.ehrsql.canaries`` shows what such policies earn. Linux
+only.
 
 Not executed here, though the official scorer would: text over 32,000 characters, cells over 1 MB, results and
 statements over the other caps, refused functions and tables, EXPLAIN and PRAGMA, the machine's clock (``CURRENT_TIME``

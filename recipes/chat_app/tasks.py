@@ -10,7 +10,7 @@ from data_prep.common.errors import InputError
 from data_prep.ecg.prompts import ChatBuilder
 from data_prep.sql.prompts import PromptBuilder
 from data_prep.sql.schema import open_database
-from recipes.chat_text import Piece, printable
+from recipes.chat_app.text import Piece, printable
 from reward_fns.sql.sandbox import DatabaseError, Execution, SandboxError, shared_sandbox
 from reward_fns.sql.text import extract_sql
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from recipes.ecg_evaluation_text import BERT_MODEL, METEOR_STAGES, corpus_bleu
-from recipes.statistics import bootstrap_interval
+from recipes.evaluation.bootstrap import bootstrap_interval
+from recipes.tasks.ecg.text_scores import BERT_MODEL, METEOR_STAGES, corpus_bleu
 from reward_fns.ecg_grader.grade import KEY_CONTRADICTION
 
 ALL = "all questions"

@@ -14,7 +14,7 @@ from data_prep.common.atomic import atomic_output
 from data_prep.common.errors import InputError
 
 # Recipe -> its module, imported when needed: graders take seconds to import.
-RECIPES = {"ehrsql": "recipes.ehrsql_evaluation", "ecg": "recipes.ecg_evaluation"}
+RECIPES = {"ehrsql": "recipes.tasks.ehrsql.evaluation", "ecg": "recipes.tasks.ecg.evaluation"}
 
 
 def recipe_module(name: str) -> ModuleType:

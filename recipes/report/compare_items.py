@@ -3,7 +3,7 @@
 from typing import Any
 
 from data_prep.common.errors import InputError
-from recipes.evaluation_results import Run
+from recipes.evaluation.results import Run
 
 
 def page_items(runs: dict[str, Run]) -> list[dict[str, Any]]:
@@ -13,7 +13,7 @@ def page_items(runs: dict[str, Run]) -> list[dict[str, Any]]:
     ``code`` (whether it is code); ``answers``, one a run; ``winner``, the position of the run that scores highest, -1
     where several do; ``change``: the last run's score less the first's. An answer has ``score`` (0 to 100), ``verdict``
     (``good``, ``bad`` or ``partly``), ``note``, ``texts`` as above, ``facts`` (pairs of text and state, see
-    ``ecg_evaluation_facts``) and ``problems``.
+    ``recipes.tasks.ecg.fact_states``) and ``problems``.
 
     Raises:
         InputError: a reference of an ECG run is not what the grader reads.
@@ -52,8 +52,8 @@ def _ecg_item(samples: tuple) -> dict[str, Any]:
 
 
 def _ecg_answer(sample: Any, reference: Any) -> dict[str, Any]:
-    from recipes.ecg_evaluation_facts import fact_states
-    from recipes.ecg_evaluation_metrics import contradicts
+    from recipes.tasks.ecg.fact_states import fact_states
+    from recipes.tasks.ecg.figures import contradicts
 
     verdict = "bad" if contradicts(sample) or not sample.correctness else "partly"
     facts = fact_states(sample.answer, reference)
@@ -87,7 +87,7 @@ def _ehrsql_item(samples: tuple) -> dict[str, Any]:
 
 
 def _ehrsql_answer(sample: Any) -> dict[str, Any]:
-    from recipes.ehrsql_evaluation import outcome
+    from recipes.tasks.ehrsql.evaluation import outcome
 
     query = [] if sample.sql is None or sample.sql == sample.response else [_text("SQL", sample.sql, code=True)]
     return {

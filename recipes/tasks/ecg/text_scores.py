@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recipes.statistics import LEVEL, resampled_sums
+from recipes.evaluation.bootstrap import LEVEL, resampled_sums
 
 METEOR_STAGES = "exact, stem and WordNet 3.0 synonym stages"
 BERT_MODEL, BERT_LAYERS = "roberta-large", 17  # bert-score's for English

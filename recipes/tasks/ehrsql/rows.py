@@ -7,7 +7,7 @@ from data_prep.ehrsql import execute_gold, rl_row
 from data_prep.sql.prompts import PromptBuilder
 from data_prep.sql.schema import open_database
 from data_prep.sql.source import read_split, seen_in_train
-from recipes.evaluation_rows import Row, missing_fields, read_parquet
+from recipes.evaluation.rows import Row, missing_fields, read_parquet
 
 PROGRAM = "python -m data_prep.ehrsql"
 DEFAULT_PROMPT = "question_only"

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from data_prep.common.errors import InputError
-from recipes.chat_models import ChatModel
-from recipes.chat_tasks import Task, Turn
-from recipes.chat_text import Piece, TagReader
+from recipes.chat_app.models import ChatModel
+from recipes.chat_app.tasks import Task, Turn
+from recipes.chat_app.text import Piece, TagReader
 
 
 class Conversation:

@@ -1,7 +1,7 @@
 """What a training step's rollouts look like beyond their mean reward, and alarms when that drifts.
 
 ``rollout_metrics`` turns the rollouts of a step into metrics, ``Drift`` compares the mean of any metric over the last
-steps with that over the run's first ones, and words an alarm. ``recipes.monitored_trainer`` feeds both from verl.
+steps with that over the run's first ones, and words an alarm. ``recipes.trainer.monitored`` feeds both from verl.
 """
 
 import fnmatch

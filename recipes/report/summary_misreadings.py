@@ -1,7 +1,8 @@
 """What ``recipes.summary`` shows of misreadings: the wrong answers that each gives in each run, as tables and a chart.
 
 A recipe's evaluation module may define ``misreading_counts(samples)``: name of a misreading -> ``changes`` (number of
-questions whose answer it changes) and ``wrong`` (answers that equal what it gives). See ``recipes.ehrsql_misreadings``.
+questions whose answer it changes) and ``wrong`` (answers that equal what it gives). See
+``recipes.tasks.ehrsql.misreadings``.
 """
 
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from recipes.evaluation_results import Run, recipe_module
+from recipes.evaluation.results import Run, recipe_module
 
 TITLE = "Wrong answers that a misreading of the question gives"
 EXPLANATION = "in percent of the questions whose answer the misreading changes"

@@ -10,12 +10,12 @@ from rich.progress import track
 from rich.table import Table
 
 from data_prep.common.errors import InputError
-from recipes.ehrsql_canaries import canaries
-from recipes.ehrsql_evaluation_data import DEFAULT_PROMPT, read_rows
-from recipes.ehrsql_evaluation_metrics import GROUPS, Sample, graded, summarize
-from recipes.ehrsql_misreadings import given_by_misreadings, misreading_counts
-from recipes.evaluation_rows import Row
-from recipes.generation import Response
+from recipes.evaluation.generation import Response
+from recipes.evaluation.rows import Row
+from recipes.tasks.ehrsql.canaries import canaries
+from recipes.tasks.ehrsql.figures import GROUPS, Sample, graded, summarize
+from recipes.tasks.ehrsql.misreadings import given_by_misreadings, misreading_counts
+from recipes.tasks.ehrsql.rows import DEFAULT_PROMPT, read_rows
 from reward_fns.ehrsql import compute_score, grade
 from reward_fns.sql.answers import GOLD_FAILED
 from reward_fns.sql.reliability import reliability_score
@@ -42,7 +42,7 @@ def identity(sample: Sample) -> tuple:
 
 
 def load_rows(args: argparse.Namespace) -> list[Row]:
-    """The rows of ``--dataset_path``; see ``ehrsql_evaluation_data``."""
+    """The rows of ``--dataset_path``; see ``recipes.tasks.ehrsql.rows``."""
     return read_rows(args.dataset_path, args.db_path, args.prompt or DEFAULT_PROMPT)
 
 

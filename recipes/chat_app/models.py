@@ -11,7 +11,7 @@ from pathlib import Path
 from data_prep.common.chat_template import chat_template_variables
 from data_prep.common.errors import InputError
 from recipes import hardware
-from recipes.generation import GenerationOptions, Generator
+from recipes.evaluation.generation import GenerationOptions, Generator
 from recipes.models import EXPORT_FIGURES
 
 STAGES = ("sft", "grpo")  # of a recipe, in order; each in models/<stage> of its output folder

@@ -1,4 +1,5 @@
-"""verl's synchronous GRPO trainer with the metrics and alarms of ``recipes.monitor``, and reward workers that restart.
+"""verl's synchronous GRPO trainer with the metrics and alarms of ``recipes.trainer.monitor``, and reward workers that
+restart.
 
 Registered with verl as ``trainer.v1.trainer_mode: monitored`` by importing this module. verl itself logs the reward
 function's score, but none of the other values that it returns, ends when a reward worker dies, trains on where the
@@ -18,7 +19,7 @@ from tensordict import TensorDict
 from verl.experimental.reward_loop import RewardLoopWorker
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 
-from recipes.monitor import Drift, TrainingFailed, check_graded, rollout_metrics
+from recipes.trainer.monitor import Drift, TrainingFailed, check_graded, rollout_metrics
 
 FIELDS = ("uid", "responses", "data_source", "extra_fields", "metrics")
 # Of the run's folder.

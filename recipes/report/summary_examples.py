@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from recipes.compare_items import page_items
-from recipes.evaluation_results import Run
+from recipes.evaluation.results import Run
+from recipes.report.compare_items import page_items
 
-Item = dict[str, Any]  # as recipes.compare_items.page_items makes it
+Item = dict[str, Any]  # as recipes.report.compare_items.page_items makes it
 
 KINDS: dict[str, Callable[[Item], bool]] = {
     "better": lambda item: item["change"] > 0 and item["answers"][-1]["verdict"] == "good",

@@ -4,7 +4,7 @@ import base64
 import hashlib
 from typing import Any
 
-from recipes.page_template import page_environment
+from recipes.report.page_template import page_environment
 
 TEMPLATE = "compare_page.html.jinja"
 

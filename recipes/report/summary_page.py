@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.page_template import page_environment
+from recipes.report.page_template import page_environment
 
 TEMPLATE = "summary_page.html.jinja"
 
@@ -21,9 +21,9 @@ def render_summary(
     """The page as text.
 
     ``tables``: title -> rows, the heading first. ``charts``: description -> PNG file. ``examples``: of
-    ``recipes.summary_examples``, for the runs ``labels``. ``commands``: what for -> a command line to go on with.
-    Texts from data and models are hostile: the template escapes them, and the page's content security policy runs no
-    script and loads nothing.
+    ``recipes.report.summary_examples``, for the runs ``labels``. ``commands``: what for -> a command line to go on
+    with. Texts from data and models are hostile: the template escapes them, and the page's content security policy runs
+    no script and loads nothing.
     """
     environment = page_environment()
     images = {name: base64.b64encode(file.read_bytes()).decode() for name, file in charts.items()}

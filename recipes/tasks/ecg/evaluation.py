@@ -16,10 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from data_prep.common.errors import InputError
-from recipes.ecg_evaluation_metrics import ALL, LENGTHS, SCORES, Sample, contradicts, graded, summarize
-from recipes.ecg_evaluation_text import bert_scores, bleu, bleu_statistics, meteor, rouge_l, words
-from recipes.evaluation_rows import Row, missing_fields, read_parquet
-from recipes.generation import Response
+from recipes.evaluation.generation import Response
+from recipes.evaluation.rows import Row, missing_fields, read_parquet
+from recipes.tasks.ecg.figures import ALL, LENGTHS, SCORES, Sample, contradicts, graded, summarize
+from recipes.tasks.ecg.text_scores import bert_scores, bleu, bleu_statistics, meteor, rouge_l, words
 from reward_fns.ecg import compute_score, extract_answer
 from reward_fns.ecg_grader.grade import grade
 from reward_fns.ecg_grader.reference import load_reference

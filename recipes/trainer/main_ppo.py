@@ -1,7 +1,7 @@
-"""``verl.trainer.main_ppo`` with a task runner that knows ``recipes.monitored_trainer``; ``recipes.launch`` starts it.
+"""``verl.trainer.main_ppo`` with a task runner that knows ``recipes.trainer.monitored``; ``recipes.launch`` starts it.
 
-``python -m recipes.main_ppo --config-dir configs --config-name ehrsql_grpo hydra.searchpath=[...]``. Subclassing the
-task runner is how verl means recipes to add to it (``run_ppo``).
+``python -m recipes.trainer.main_ppo --config-dir configs --config-name ehrsql_grpo hydra.searchpath=[...]``.
+Subclassing the task runner is how verl means recipes to add to it (``run_ppo``).
 """
 
 import sys
@@ -14,13 +14,13 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
 from data_prep.common.errors import InputError
-from recipes.monitor import TrainingFailed
+from recipes.trainer.monitor import TrainingFailed
 
 
 @ray.remote
 class TaskRunner(TaskRunnerV1.__ray_actor_class__):
     def run(self, config: DictConfig) -> None:
-        import recipes.monitored_trainer  # noqa: F401  registers the trainer in this process of Ray's
+        import recipes.trainer.monitored  # noqa: F401  registers the trainer in this process of Ray's
 
         super().run(config)
 

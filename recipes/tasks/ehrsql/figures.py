@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from recipes.ehrsql_misreadings import misreading_counts
-from recipes.statistics import bootstrap_interval
+from recipes.evaluation.bootstrap import bootstrap_interval
+from recipes.tasks.ehrsql.misreadings import misreading_counts
 from reward_fns.sql.answers import GOLD_FAILED, SELECT_1
 from reward_fns.sql.reliability import reliability_score
 
@@ -19,7 +19,7 @@ class Sample:
     the reward of training. ``executed``: there was a query and it ran; ``reads_table``: and it read a table.
     ``finish_reason`` is ``length`` where the response was cut off, ``prompt_too_long`` where the prompt got none.
     ``misreadings``: those that change the gold query's answer, each with whether it gives the model's answer (see
-    ``recipes.ehrsql_misreadings``); empty where the gold query is not known.
+    ``recipes.tasks.ehrsql.misreadings``); empty where the gold query is not known.
     """
 
     id: str

@@ -21,10 +21,10 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(
 import gradio as gr  # noqa: E402
 
 from data_prep.common.errors import InputError  # noqa: E402
-from recipes.chat_conversation import Conversation  # noqa: E402
-from recipes.chat_models import ChatModel  # noqa: E402
-from recipes.chat_tasks import Task  # noqa: E402
-from recipes.chat_text import Piece, printable  # noqa: E402
+from recipes.chat_app.conversation import Conversation  # noqa: E402
+from recipes.chat_app.models import ChatModel  # noqa: E402
+from recipes.chat_app.tasks import Task  # noqa: E402
+from recipes.chat_app.text import Piece, printable  # noqa: E402
 
 CSS = """
 .chat { white-space: pre-wrap; overflow-wrap: anywhere; }

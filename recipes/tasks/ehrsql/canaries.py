@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from recipes.evaluation_rows import Row
+from recipes.evaluation.rows import Row
 from reward_fns.ehrsql import compute_score
 from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED
 

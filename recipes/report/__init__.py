@@ -1,0 +1,1 @@
+"""What ``recipes.compare`` and ``recipes.summary`` show."""

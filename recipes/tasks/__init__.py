@@ -1,0 +1,1 @@
+"""What is particular to each recipe, a package each."""

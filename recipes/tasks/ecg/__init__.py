@@ -1,0 +1,1 @@
+"""The ECG recipe: its stages and its evaluation."""

@@ -1,0 +1,1 @@
+"""The EHRSQL recipe: its stages and its evaluation."""

@@ -1,0 +1,1 @@
+"""verl's GRPO trainer with more metrics and with alarms."""
