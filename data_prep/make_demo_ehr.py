@@ -18,7 +18,7 @@ from data_prep.demo.hospital import admit_patient, fill_dictionaries
 from data_prep.demo.output import demo_output
 from data_prep.demo.records import COLUMNS, Records
 
-# Whoever and whatever has a number of its own; a copy of the hospital has others.
+# Columns of ids. Each copy of the hospital gets new ids.
 OWN_IDS = {
     *("subject_id", "hadm_id", "transfer_id", "stay_id", "labevent_id", "specimen_id", "pharmacy_id"),
     *("microevent_id", "micro_specimen_id", "orderid"),

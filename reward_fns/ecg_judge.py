@@ -14,8 +14,8 @@ is not there, too slow, or says        0           1             0
 something else than ``SCORE: n``
 =====================================  ==========  ============  ===============
 
-``acc`` and ``correctness`` remain the rules', so that runs with and without a judge compare. An answer that talks the
-judge round gains ``max_raise``, if the rules gave it anything.
+``acc`` and ``correctness`` remain the rules', so that runs with and without a judge compare. An answer that
+manipulates the judge gains at most ``max_raise``, and only if the rules gave it more than 0.
 
 verl serves the judge and passes its address (``configs/judge/served.yaml``).
 """

@@ -25,8 +25,8 @@ a stable optimum.
 
 ``reliability_penalty`` trains for the shared task's RS(c) (``reward_fns.sql.reliability``), in place of all other
 weights. An answer that is right with probability p is then worth p - c (1 - p), an abstention 0: answering pays from
-p = c / (c + 1) on, 0.5 for c = 1, 0.83 for c = 5, 0.91 for c = 10. A policy below that on every question learns to
-abstain on all of them, so train for accuracy first, and raise c with it.
+p = c / (c + 1) on, 0.5 for c = 1, 0.83 for c = 5, 0.91 for c = 10. If a policy is less certain than that
+on every question, it learns to abstain always. Train for accuracy first, then raise c.
 
 verl calls ``compute_score`` once a sample, in threads beside its event loop. They share a few processes that execute
 SQL, and a cache: of the 16 rollouts of a group only distinct queries are executed, and gold never is.
@@ -94,6 +94,9 @@ def grade(
     ``official_clean_up`` takes the official scorer's clean-up of a query literally (``reward_fns.sql.text.clean_up``).
 
     Raises ``DatabaseError`` or ``SandboxError`` when the query cannot be judged; never for what the text says.
+
+    >>> grade("SELECT count(*) FROM admissions", '[["2.0"]]', db_path).execution.error
+    'no such table: admissions'
     """
     extraction = extract_sql(solution_str)
     execution = None
@@ -132,6 +135,10 @@ def compute_score(
     ``extra_info["db_path"]`` is the database's absolute path; where no such file is on this node, the environment
     variable ``EHRSQL_DB`` names it. ``data_source`` and the two ``reward_*`` arguments, which verl may pass, are
     unused. A text or a database never raises; a misspelt keyword argument does (``TypeError``).
+
+    >>> gold = '[["2.0"]]'  # of a database with two patients
+    >>> compute_score("ehrsql", "SELECT count(*) FROM patients", gold, {"db_path": db_path})["score"]
+    1.0
     """
     try:
         result = grade(solution_str, ground_truth, _database_path(extra_info), timeout_s, official_clean_up)

@@ -86,7 +86,7 @@ def _refuse_foreign(final: Path, marker: str | None) -> None:
 def _remove_leftovers(folder: Path, prefix: str) -> None:
     """Remove what killed processes were writing: DuckDB's and SQLite's files and outputs within outputs included.
 
-    As far as it goes: what cannot be removed, or is removed by another process now, is in nobody's way.
+    Best effort: a file that cannot be removed, or that another process removes at the same time, does no harm.
     """
     name = re.compile(rf"\.?{re.escape(prefix)}(\d+)(\.spill|-journal|\.partial-.*)?", re.ASCII)
     for path in folder.iterdir():

@@ -18,7 +18,7 @@ TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Which patients, and when they are put.
+    """Which patients to draw, and how to shift their dates.
 
     Without ``timeshift`` all times stay as they are; ``current_time``, ``start_year`` and ``time_span`` are
     not used, and the current patients are those whose discharge time is empty in the source.
@@ -33,7 +33,7 @@ class BuildOptions:
     cur_patient_ratio: float = 0.0
     sample_icu_patient_only: bool = False
     seed: int = 0  # of all draws; EHRSQL-2024's is 0
-    jitter_days: int = 0  # with timeshift, each subject moves by a drawn number of days more, forth or back
+    jitter_days: int = 0  # with timeshift, each subject is also shifted by up to this many random days, either way
 
     def __post_init__(self):
         if self.num_patient < 1:
@@ -143,7 +143,7 @@ def _make_birthdays(db: duckdb.DuckDBPyConnection) -> None:
 
 
 def _draw_patients(db: duckdb.DuckDBPyConnection, condition: str, number: int, rng: np.random.Generator) -> None:
-    """Add ``number`` subjects to ``chosen``, from those with such an admission that it lacks; all if too few."""
+    """Add ``number`` more subjects with an admission that meets ``condition``; all of them if there are fewer."""
     subjects = db.execute(f"""
         SELECT subject_id FROM admission
         WHERE drawable AND moved(admittime, days) IS NOT NULL AND {condition}

@@ -34,6 +34,11 @@ def build(
     Rows stream through; what DuckDB holds is bounded by ``memory_limit``. ``console`` gets the progress and, with
     ``explain``, what each rule keeps. Returns the number of rows of each table. Raises ``InputError`` for a missing or
     damaged tree, or where nothing can be written.
+
+    >>> from data_prep import make_demo_ehr
+    >>> make_demo_ehr.main(["--out_dir", f"{folder}/tree", "--patients", "20"])
+    >>> build(folder / "tree", folder / "mimic_iv.sqlite", BuildOptions(num_patient=10))["patients"]
+    10
     """
     tree = MimicTree(data_dir)
     counts = {}

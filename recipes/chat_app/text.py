@@ -17,7 +17,7 @@ _KIND_AFTER: dict[str, Kind] = {
     "<think>": "reasoning",
     "</think>": "text",
     "<answer>": "text",
-    "</answer>": "reasoning",  # what follows the answer is none of it
+    "</answer>": "reasoning",  # text after the answer is not part of it
 }
 
 

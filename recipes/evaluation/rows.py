@@ -15,7 +15,7 @@ COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
 
 
 def read_parquet(path: Path, program: str, problem: Callable[[Row], str | None]) -> list[Row]:
-    """The rows of ``path``, which ``program`` wrote, each with another ``extra_info.id``.
+    """The rows of ``path``, which ``program`` wrote, each with a unique ``extra_info.id``.
 
     ``problem`` says what keeps a row, which has all columns, a chat prompt and a ground truth, from being evaluated.
 

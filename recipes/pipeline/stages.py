@@ -68,9 +68,9 @@ class Stages:
     def training(self, name: str, checkpoints: Path, program: Sequence[str]) -> None:
         """The same for a training run, which verl resumes from ``checkpoints``.
 
-        A run that started from other data, another model or other settings than how long to train is not resumed. The
-        seconds are those of all starts since the run began. What follows depends on this very run: a run that begins
-        anew has other weights, even if the data that were made anew are the same.
+        A run is only resumed with the same data, start model and settings; the length of training may change. The
+        seconds are those of all starts since the run began. Later stages depend on this very run: a run that starts
+        again has other weights, even if it has the same data.
         """
         origin, begun, clock = (self._stamps / f"{name}.{what}" for what in ("origin", "begun", "seconds"))
         marker, key, earlier = checkpoints / MARKER, self._key(*filter(_lasts, program)), 0

@@ -1,10 +1,12 @@
-"""verl's synchronous GRPO trainer with the metrics and alarms of ``recipes.trainer.monitor``, and reward workers that
-restart.
+"""verl's synchronous GRPO trainer, with metrics, alarms, and reward workers that restart.
 
-Registered with verl as ``trainer.v1.trainer_mode: monitored`` by importing this module. verl itself logs the reward
-function's score, but none of the other values that it returns, ends when a reward worker dies, trains on where the
-grader fails, computes gradients that are zero, and looks for ever for prompts whose answers earn different
-rewards (DAPO).
+Importing this module registers it with verl as ``trainer.v1.trainer_mode: monitored``. verl's own trainer
+
+* logs the score of the reward function, but none of the other values that it returns;
+* ends when a reward worker dies;
+* goes on training when the grader fails;
+* computes gradients that are zero;
+* never stops to draw prompts whose answers earn different rewards (DAPO), if there are none.
 """
 
 from collections import Counter

@@ -86,11 +86,17 @@ _OR = re.compile(r"\b(?:or|versus|vs)\b", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Fact:
-    """``slot`` is what is said something about, facts with equal slots exclude or complete each other:
+    """``slot`` names the property. Two facts with the same slot are alternatives or complement each other.
 
-    a kind of the ontology (``rhythm``; value: the concept), ``lead``, ``direction <axis> <target>`` (value: ``+`` or
-    ``-``), a dimension such as ``time`` (value: ``<least> <most>`` in SI or the clinical unit, one of them infinite for
-    "less than" and "more than"), or ``word``, a content word that the ontology does not know (value: its stem).
+    =============================  ====================================================================================
+    slot                           value
+    =============================  ====================================================================================
+    a kind of the ontology         the concept, such as ``atrial fibrillation`` of the kind ``rhythm``
+    ``lead``                       the lead
+    ``direction <axis> <target>``  ``+`` or ``-``
+    a dimension such as ``time``   ``<least> <most>`` in SI or the clinical unit; infinite for "less than", "more than"
+    ``word``                       the stem of a content word that the ontology does not know
+    =============================  ====================================================================================
     """
 
     slot: str

@@ -26,24 +26,24 @@ from reward_fns.ecg_grader.similarity import embed
 from reward_fns.ecg_grader.substitution import substitution
 from reward_fns.ecg_grader.words import MAX_CHARS, SENTENCE_END
 
-FULL_COVERAGE = 0.45
-STRAY = 1.2  # exponent of that share: a fact or two hit by chance earn little
-FINDINGS_COVERAGE = 0.8  # of a report, which is meant to be complete
-KEY_CONTRADICTION = 0.9
-CONTRADICTED = 0.01
-SAME_ENTITY = 85  # of 100, rapidfuzz's ratio of the sorted words
-MEANING_SHARE = 0.3  # the most that similarity in meaning adds
-MEANS = 0.5  # similarity to the reference from which it does
-ALONE = 0.3  # share of it where the facts give nothing: boilerplate can lift an answer over the threshold
-ADDED = 0.15, 0.5  # similarity of what answer and reference add to the question that counts not at all, and in full
-ADDED_SIZE = 0.4  # length, of 1, of what an answer must add at least for that
-KNOWN_ENOUGH = 0.6  # of the reference's facts in the ontology, for an answer to be on topic
-VERDICT, POLARITY_SHARE = 0.05, 0.7  # what the right yes or no earns with any reason, and with the reference's meaning
-ON_TOPIC = 0.28, 0.44  # similarity to the reference below and above which an answer is off and on topic
-TELEGRAM_WORDS, TELEGRAM_FUNCTION_WORDS = 20, 0.12  # a list of terms this long without grammar is stuffing
-LEAST_REASON_WORDS = 5  # with yes or no
-SHORT_WORDS = 8
-STRAYED = 0.1  # what is left off topic
+FULL_COVERAGE = 0.45  # this share of the reference's facts is a complete answer
+STRAY = 1.2  # exponent of that share: one or two facts that are hit by chance earn little
+FINDINGS_COVERAGE = 0.8  # the same share for a report, which is meant to be complete
+KEY_CONTRADICTION = 0.9  # a contradiction of this severity caps the score ...
+CONTRADICTED = 0.01  # ... at this
+SAME_ENTITY = 85  # two entities are the same from this similarity on (rapidfuzz, 0 to 100, words sorted)
+MEANING_SHARE = 0.3  # similarity in meaning adds at most this
+MEANS = 0.5  # similarity in meaning counts from this similarity to the reference on
+ALONE = 0.3  # factor of that addition, if no fact matches: boilerplate alone can reach the similarity
+ADDED = 0.15, 0.5  # similarity of what answer and reference add to the question: below, it counts 0; above, in full
+ADDED_SIZE = 0.4  # an answer must add at least this length (an embedding has length 1) to the question
+KNOWN_ENOUGH = 0.6  # a longer answer that holds this share of the ontology's facts needs no look at its meaning
+VERDICT, POLARITY_SHARE = 0.05, 0.7  # the right yes or no earns this with any reason, and with the reference's meaning
+ON_TOPIC = 0.28, 0.44  # an answer is off topic below the first similarity to the reference, on topic above the second
+TELEGRAM_WORDS, TELEGRAM_FUNCTION_WORDS = 20, 0.12  # longer lists of terms with fewer function words are stuffing
+LEAST_REASON_WORDS = 5  # a yes or no needs a reason of at least this many words
+SHORT_WORDS = 8  # an answer of at most this many words is short
+STRAYED = 0.1  # factor of an answer that is off topic
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,13 @@ def grade(answer: str, reference: Reference) -> EcgGrade:
     """Grade ``answer``, the model's text without any reasoning, against ``reference``.
 
     An empty answer scores 0, and so does one that only asks: the question copied, with or without a verdict.
+
+    >>> from reward_fns.ecg_grader.reference import load_reference, make_reference
+    >>> reference = load_reference(make_reference("Which lead shows the septum?", "Lead V1 shows the septum."))
+    >>> grade("The septum is seen in V1.", reference).correctness
+    1.0
+    >>> grade("The septum is seen in aVF.", reference).reasons
+    ('leads aVF for V1',)
     """
     if reference.kind == "entities":
         f1 = entity_f1(split_entities(answer), reference.entities)

@@ -9,37 +9,39 @@ from reward_fns.ecg_grader.facts import DIMENSIONS, DIRECTION, FACTORS, LEAD, WA
 from reward_fns.ecg_grader.ontology import members, ontology
 from reward_fns.ecg_grader.reference import Reference
 
-DENIED = 0.1, 0.5  # share of the common facts that may be denied by accident, and that contradicts in full
-DENIED_IN_DENIAL = 0.5  # what it may deny where the reference itself denies something, or yes or no agrees
-WORD_DENIED = 0.6  # how much it matters where all that is denied is one word that the ontology does not know
-OTHER_STANCE = 0.6  # than the reference's yes or no, in other words
-TOLERANCE = 0.05  # of a number
-OVERLAP = 0.8  # of two ranges that agree, of the wider one
-LITTLE = 0.6  # weight of what a reference adds to a question, below which its yes or no is most of it
-NO_VERDICT = 0.3  # share of the coverage that is left without one there
-RESTATED = 0.1  # coverage by the question's own facts behind the right yes or no
+# Shares of the common facts that an answer denies. Below the first, the denial may be an accident. From the second on,
+# its severity is 1.
+DENIED = 0.1, 0.5
+DENIED_IN_DENIAL = 0.5  # the first share, if the reference itself denies something, or if yes or no agrees
+WORD_DENIED = 0.6  # severity, if the answer denies only one word, and the ontology does not know that word
+OTHER_STANCE = 0.6  # severity, if the answer implies the opposite yes or no without saying it
+TOLERANCE = 0.05  # two numbers are equal if they differ by at most this share
+OVERLAP = 0.8  # two ranges agree if they share at least this part of the wider range
+LITTLE = 0.6  # if a reference adds less weight than this to the question, its yes or no is most of the answer
+NO_VERDICT = 0.3  # factor of the coverage, if such a question gets neither yes nor no
+RESTATED = 0.1  # with yes or no, the question's own facts earn at most this share of the missing coverage
 
-# A direction that is asserted the wrong way round, and a concept in place of another: how much it matters, of 1.
+# Severity, from 0 to 1: a direction is asserted the wrong way round, or a concept stands in place of another.
 STRONG_AXES = ("duration", "level", "orientation", "speed", "regularity", "danger", "clarity")
 WEAK_AXIS, OTHER_TARGET = 0.3, 0.7
-BOTH_WAYS = 0.7  # of the same thing: right answers may compare two states of it
-ELSEWHERE = 0.3  # the axis's opposite, said of something else
-PART_REPLACED = 0.4
+BOTH_WAYS = 0.7  # both directions of the same thing: right answers may compare two states
+ELSEWHERE = 0.3  # the opposite direction of something else
+PART_REPLACED = 0.4  # some of the reference's concepts of a kind, but not all, are replaced
 WEAK_KIND = 0.5
 WEAK_KINDS = frozenset(
     ("layer", "phase", "person", "chamber", "stage", "process", "nerve", "pace", "ischemic disease", "inflammation")
     + ("pericardial disease", "valve lesion", "conduction tissue", WAVE)
 )
-# Replaced even where the question names it.
+# A concept of these kinds may replace the reference's even if the question names it.
 ASKED_KINDS = ("wall", "rhythm", "conduction", "electrolyte disorder", "artery", "drug")
-# Naming two of them with an "or" between leaves open what was asked.
+# An answer that names two concepts of these kinds with an "or" leaves the question open.
 EXCLUSIVE_KINDS = frozenset(
     ASKED_KINDS
     + ("electrolyte", "chamber", "valve", "valve lesion", "valve disease", "thyroid", "temperature", "pace")
     + ("side of axis", "channelopathy", "cardiomyopathy", "infarction type", "ejection fraction", "conduction tissue")
 )
-OR_ANOTHER_DRUG = 0.6  # right answers name several
-# Where a reference names examples, up to the end of the sentence, an answer may name others of the kind beside them.
+OR_ANOTHER_DRUG = 0.6  # severity of "or another drug": right answers name several drugs
+# If a reference names examples, an answer may name other examples. They end with the sentence.
 _EXAMPLES = re.compile(
     r"(?:\b(?:such as|including|includes?|for example|for instance)\b|\be\.g\.)[^.;]*", re.IGNORECASE
 )

@@ -43,6 +43,10 @@ def make_reference(question: str, answer: str, kind: str = "answer", entities: S
     """The ground truth of a row, a JSON string. ``kind`` is one of ``KINDS``.
 
     Raises ``ValueError`` for another kind.
+
+    >>> ground_truth = make_reference("Which lead shows the septum?", "Lead V1 shows the septum.")
+    >>> load_reference(ground_truth).text
+    'Lead V1 shows the septum.'
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}; use one of {', '.join(KINDS)}")

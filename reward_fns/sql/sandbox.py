@@ -47,7 +47,7 @@ from typing import Literal
 from reward_fns.sql.text import clean_up
 
 KILL_BEHIND_S = 0.05  # the handler ends a query this long before its deadline, where the process is killed
-STARVED = 0.5  # share of its time: a query that is late but computed for less had to wait for the processor
+STARVED = 0.5  # a late query that used less than this share of its time on the CPU was waiting for the CPU
 START_TIMEOUT_S = 60.0
 MAX_TIMEOUT_S = 3600
 MAX_SQL_CHARS = 32_000
@@ -127,6 +127,12 @@ class SqlSandbox:
         as in ``reward_fns.sql.text.clean_up``.
 
         Raises ``DatabaseError`` if the database cannot be read and ``SandboxError`` if no process can be started.
+
+        >>> with SqlSandbox() as sandbox:  # db_path: a database with two patients
+        ...     sandbox.execute(db_path, "SELECT count(*) FROM patients").answer
+        ...     sandbox.execute(db_path, "DELETE FROM patients").status
+        '[["2.0"]]'
+        'refused'
         """
         database = _identity(db_path)
         sql = clean_up(sql, official_clean_up)

@@ -75,6 +75,11 @@ def extract_sql(text: str) -> Extraction:
     ``null`` alone (any case, quoted, in a fence or tag, with a full stop or semicolon) is an abstention. The accepted
     forms for ``format_ok`` are a bare query or ``null``, one fence, or one answer tag around either, each
     optionally after one think block. Fences and tags count wherever they stand, in a literal too.
+
+    >>> extract_sql("The query is:\\n```sql\\nSELECT 1\\n```").sql
+    'SELECT 1'
+    >>> extract_sql("null").abstained
+    True
     """
     text = _SPECIAL_TOKEN.sub("", text)
     thinking, _, rest = text.rpartition("</think>")

@@ -233,7 +233,7 @@ def limit_cpu(seconds: float) -> None:
 
 
 def open_database(identity: list) -> "Database":
-    """Open a database; after that this process cannot open another file, for want of a descriptor."""
+    """Open a database. Then this process cannot open another file: its limit of descriptors is reached."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
     database = Database(identity)
     lowest_free = os.dup(0)
