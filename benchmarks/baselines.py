@@ -17,10 +17,10 @@ from data_prep.common.errors import InputError, run_main
 from recipes import run
 from recipes.pipeline.console import RunConsole
 from recipes.pipeline.recipe import Recipe
-from recipes.pipeline.registry import RECIPES
 from recipes.pipeline.settings import load_environment
 from recipes.pipeline.stages import MARKER, Stages
 from recipes.summary import summarize
+from recipes.tasks.registry import TASKS
 
 BASELINES = ("continued_sft", "rejection_sampling")
 # The score from which an own answer is right. ECG answers that are half right count as correct elsewhere
@@ -49,11 +49,11 @@ def baselines(recipe: Recipe, stages: Stages) -> None:
         fine_tune(recipe, stages, "continued_sft", recipe.parquet / "sft_train.parquet", seconds)
     pairs = recipe.folder / "data" / "right_answers.parquet"
     sample = [
-        *("python", "-m", "benchmarks.rejection_sampling", "--recipe", recipe.name),
-        *("--model_name", recipe.start_model, "--dataset_path", str(recipe.parquet / recipe.train_file)),
+        *("python", "-m", "benchmarks.rejection_sampling", "--recipe", recipe.task.name),
+        *("--model_name", recipe.start_model, "--dataset_path", str(recipe.parquet / recipe.task.train_file)),
         *("--questions", str(steps_of(recipe, "grpo") * recipe.block.grpo.batch_size)),
         *("--samples", str(recipe.block.grpo.rollouts)),
-        *("--max_response_length", str(recipe.block.max_response_length), "--threshold", THRESHOLD[recipe.name]),
+        *("--max_response_length", str(recipe.block.max_response_length), "--threshold", THRESHOLD[recipe.task.name]),
         *("--seed", str(recipe.seed), "--out_file", str(pairs)),
     ]
     stages.stage("right_answers", pairs, sample)
@@ -66,12 +66,12 @@ def steps_of(recipe: Recipe, training: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", choices=RECIPES)
+    parser.add_argument("recipe", choices=tuple(TASKS))
     parser.add_argument("overrides", nargs="*", help="those that the recipe ran with")
     args = parser.parse_args(argv)
     load_environment(os.environ)
     os.environ.setdefault("OUTPUT_DIR", f"outputs/{args.recipe}_seed_{os.environ.get('SEED') or 0}")
-    recipe = RECIPES[args.recipe](os.environ, args.overrides)
+    recipe = TASKS[args.recipe].pipeline(os.environ, args.overrides)
     recipe.check()
     if not recipe.trains_sft():
         raise InputError("these baselines start from SFT; leave out recipe.sft.enabled=False")

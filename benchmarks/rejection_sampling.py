@@ -19,7 +19,7 @@ from rich.progress import track
 from data_prep.common.atomic import atomic_output
 from data_prep.common.errors import InputError, run_main
 from recipes.evaluation.generation import GenerationOptions, Generator, Response
-from recipes.evaluation.results import RECIPES
+from recipes.tasks.registry import TASKS
 
 
 def right_answers(recipe: str, rows: list[dict], responses: list[Response], threshold: float) -> list[dict]:
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     option = parser.add_argument
-    option("--recipe", choices=tuple(RECIPES), required=True, help="whose reward function grades")
+    option("--recipe", choices=tuple(TASKS), required=True, help="whose reward function grades")
     option("--model_name", required=True, help="Hugging Face folder or hub id")
     option("--dataset_path", type=Path, required=True, help="GRPO's training file")
     option("--out_file", type=Path, required=True, help="parquet file for verl's SFT dataset")

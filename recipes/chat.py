@@ -21,10 +21,9 @@ from rich.text import Text
 from data_prep.common.errors import InputError, run_main
 from recipes.chat_app.conversation import Conversation
 from recipes.chat_app.models import ChatModel, ChatOptions, find_model, forbid_network, last_stage
-from recipes.chat_app.tasks import EcgTask, EhrsqlTask, Task
 from recipes.chat_app.text import Piece
-from recipes.pipeline.registry import RECIPES
 from recipes.pipeline.settings import load_environment
+from recipes.tasks.registry import TASKS, add_recipe_option
 
 HOST = "127.0.0.1"  # of the page: this machine only
 
@@ -107,17 +106,6 @@ def check_port(port: int) -> None:
             raise InputError(f"cannot use port {port}: {error.strerror}; choose another --port") from error
 
 
-def make_task(args: argparse.Namespace) -> Task:
-    """The task of ``--recipe``.
-
-    Raises:
-        InputError: there is no such prompt, or the database is missing or unreadable.
-    """
-    if args.recipe == "ecg":
-        return EcgTask(args.think)
-    return EhrsqlTask(args.prompt, args.db_path)
-
-
 def find_models(args: argparse.Namespace) -> dict[str, str]:
     """The folder or hub id of each of ``--models`` by its name, in order.
 
@@ -146,14 +134,13 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m recipes.chat", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--recipe", choices=("ecg", "ehrsql"), default="ecg", help="default: ecg")
+    add_recipe_option(parser, "whose models")
     parser.add_argument("--models", nargs="+", help="stages, folders or hub ids; default: the recipe's last stage")
     parser.add_argument(
         "--output_dir", type=Path, help="that of a run; default: by OUTPUT_DIR and PRESET, as for a run"
     )
-    parser.add_argument("--think", action="store_true", help="ecg: the system prompt of a model trained to reason")
-    parser.add_argument("--db_path", type=Path, help="ehrsql: the database; default: EHR_DB, or the run's demo")
-    parser.add_argument("--prompt", help="ehrsql: as in training; default: by PRESET")
+    for task in TASKS.values():
+        task.chat.add_options(parser)
     parser.add_argument("--max_response_length", type=int, default=512, help="in tokens; default: 512")
     parser.add_argument("--temperature", type=float, default=0.0, help="default: 0, greedy")
     parser.add_argument("--seed", type=int, default=0, help="of sampling; default: 0")
@@ -171,14 +158,12 @@ def main(argv: list[str] | None = None) -> None:
     if args.seed < 0:
         raise InputError(f"--seed is {args.seed}; give 0 or more")
     load_environment(os.environ)
-    run = RECIPES[args.recipe](os.environ, [])
+    recipe = TASKS[args.recipe]
+    run = recipe.pipeline.make_recipe(os.environ, [])
     args.output_dir = args.output_dir or run.folder
-    args.prompt = args.prompt or run.block.prompt
-    args.db_path = args.db_path or Path(os.environ.get("EHR_DB") or args.output_dir / "data" / "mimic_iv.sqlite")
-    args.think = args.think or os.environ.get("THINK") == "1"
     if args.ui:
         check_port(args.port)
-    task = make_task(args)
+    task = recipe.chat.make_task(args, run)
     paths = find_models(args)
     forbid_network(list(paths.values()))  # before Gradio, too, imports what reads it
     console = Console(markup=False, highlight=False, emoji=False)

@@ -20,9 +20,10 @@ from rich.table import Table
 from data_prep.common.atomic import atomic_output
 from data_prep.common.errors import InputError, run_main
 from recipes.evaluation.bootstrap import RESAMPLES, holm, paired_bootstrap, paired_p_value
-from recipes.evaluation.results import Run, check_same_questions, read_run, recipe_module, results_file
+from recipes.evaluation.results import Run, check_same_questions, read_run, results_file
 from recipes.report.compare_items import page_items
 from recipes.report.compare_page import render_page
+from recipes.tasks.registry import TASKS
 
 PAGE = "comparison.html"
 
@@ -54,7 +55,7 @@ def compare(runs: dict[str, Run], seed: int = 0) -> list[Comparison]:
     check_same_questions(runs)
     first, *_ = runs.values()
     results = []
-    for figure, (belongs, value) in recipe_module(first.recipe).FIGURES.items():
+    for figure, (belongs, value) in TASKS[first.recipe].evaluation.FIGURES.items():
         values = {label: [value(sample) for sample in run.samples if belongs(sample)] for label, run in runs.items()}
         if not values[next(iter(runs))]:
             continue
@@ -141,7 +142,7 @@ def write_comparison(paths: dict[str, Path], out_dir: Path, seed: int = 0) -> tu
     """
     runs = {label: read_run(path) for label, path in paths.items()}
     comparisons, about = compare(runs, seed), caption(len(runs))
-    title = f"{recipe_module(next(iter(runs.values())).recipe).TITLE}: {', '.join(runs)}"
+    title = f"{TASKS[next(iter(runs.values())).recipe].evaluation.TITLE}: {', '.join(runs)}"
     with atomic_output(out_dir / PAGE) as partial:
         text = render_page(title, list(runs), tables(comparisons), about, page_items(runs))
         partial.write_text(text, encoding="utf-8")

@@ -11,7 +11,6 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -23,24 +22,14 @@ from rich.table import Table
 from rich.text import Text
 
 from data_prep.common.errors import InputError, run_main
-from data_prep.ecg.source import SCHEMAS
 from recipes import hardware
+from recipes.checks import Check
 from recipes.config import CONFIG_DIR
+from recipes.tasks.registry import TASKS
 
 REPO = CONFIG_DIR.parent
 GB = 10**9
-DEMO = "demo (synthetic, made by the recipe)"
 STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the report; ``status`` is ok, warn (may go wrong) or fail (the recipe can't run)."""
-
-    name: str
-    found: str
-    status: str = "ok"
-    remedy: str = ""
 
 
 def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Check:
@@ -157,33 +146,6 @@ def check_disk(output_dir: Path, needed_gb: int) -> Check:
     return Check("disk", found)
 
 
-def check_data(questions: str | None, database: str | None) -> Check:
-    """``questions`` and ``database``: the values of EHRSQL_DATA and EHR_DB."""
-    name = "EHRSQL data"
-    if not questions and not database:
-        return Check(name, DEMO)
-    if not questions or not database:
-        missing = "EHR_DB" if questions else "EHRSQL_DATA"
-        return Check(name, f"{missing} is not set", "fail", "set EHRSQL_DATA and EHR_DB, or neither for the demo")
-    if not (Path(questions) / "train" / "data.json").is_file():
-        remedy = "EHRSQL_DATA is a folder with {train,valid,test}/{data,label}.json"
-        return Check(name, f"no {questions}/train/data.json", "fail", remedy)
-    if not Path(database).is_file():
-        return Check(name, f"no {database}", "fail", "EHR_DB is the SQLite file made by data_prep.build_ehr_db")
-    return Check(name, f"{questions} on {database}")
-
-
-def check_ecg_data(folder: str | None) -> Check:
-    """``folder``: the value of ECG_DATA."""
-    if not folder:
-        return Check("ECG data", DEMO)
-    remedy = "ECG_DATA is a checkout of ECG-Expert-QA, or a folder with some of its files"
-    if not Path(folder).is_dir():
-        return Check("ECG data", f"no folder {folder}", "fail", remedy)
-    found = sum((Path(folder) / schema.file).is_file() for schema in SCHEMAS)
-    return Check("ECG data", f"{found} of {len(SCHEMAS)} files in {folder}", *(() if found else ("fail", remedy)))
-
-
 def check_model(preset: str) -> Check:
     """The start model of a preset, a file of configs/preset. Whether a model hub is reachable is not tested."""
     folder = CONFIG_DIR / "preset"
@@ -252,7 +214,7 @@ def check_other_runs(commands: Iterable[tuple[int, list[str]]]) -> Check:
 
 
 def run_checks(output_dir: Path, recipe: str | None = None) -> list[Check]:
-    """All checks that apply to this machine, and to the data of ``recipe`` or, where it is None, of both recipes."""
+    """All checks that apply to this machine, and to the data of ``recipe`` or, where it is None, of all recipes."""
     memory, limit = psutil.virtual_memory(), container_limit()
     gpus = hardware.find_gpus()
     on_gpu = (os.environ.get("HARDWARE") or ("gpu" if gpus else "cpu")) == "gpu"
@@ -265,14 +227,10 @@ def run_checks(output_dir: Path, recipe: str | None = None) -> list[Check]:
     ]
     if on_gpu and gpus:
         checks += [check_torch_cuda(), check_flash_attn()]
-    data = {
-        "ehrsql": check_data(os.environ.get("EHRSQL_DATA"), os.environ.get("EHR_DB")),
-        "ecg": check_ecg_data(os.environ.get("ECG_DATA")),
-    }
     return [
         *checks,
         check_disk(output_dir, needed_gb=2 if installed("verl") else 10),
-        *([data[recipe]] if recipe else data.values()),
+        *(TASKS[name].checks.check_data(os.environ) for name in ([recipe] if recipe else TASKS)),
         check_model(os.environ.get("PRESET") or "tiny"),
         check_shared_memory(),
         check_open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
@@ -293,7 +251,7 @@ def main(argv: list[str] | None = None) -> None:
     load_dotenv(REPO / ".env")
     place = Path(os.environ.get("OUTPUT_DIR") or "outputs")
     parser.add_argument("--output_dir", type=Path, default=place, help="where the run will write")
-    parser.add_argument("--recipe", choices=("ehrsql", "ecg"), help="check the data of this one alone")
+    parser.add_argument("--recipe", choices=tuple(TASKS), help="check the data of this recipe alone")
     args = parser.parse_args(argv)
     checks = run_checks(args.output_dir, args.recipe)
     print_report(checks)

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from dotenv import load_dotenv
@@ -23,8 +22,10 @@ from data_prep.common.errors import InputError, run_main
 from recipes import hardware
 from recipes.config import CONFIG_DIR
 from recipes.evaluation.generation import TOO_LONG, GenerationOptions, Generator, Response
-from recipes.evaluation.results import RECIPES, recipe_module, write_results
+from recipes.evaluation.results import write_results
 from recipes.evaluation.rows import Row, choose_rows
+from recipes.tasks.protocols import EvaluationPart
+from recipes.tasks.registry import TASKS, add_recipe_option
 
 Generate = Callable[[Sequence[list[dict[str, str]]]], list[Response]]
 
@@ -39,7 +40,7 @@ def evaluate(
     """
     check_options(args)
     args.dtype = args.dtype or hardware.rollout_dtype()
-    recipe = recipe_module(args.recipe)
+    recipe = TASKS[args.recipe].evaluation
     rows = choose_rows(recipe.load_rows(args), args.num_samples, args.seed)
     places = args.output_dir if len(args.output_dir) > 1 else args.output_dir * len(args.model_name)
     folders = [run_folder(place, model, args.run_name) for model, place in zip(args.model_name, places, strict=True)]
@@ -62,7 +63,7 @@ def generation_options(args: argparse.Namespace, model: str) -> GenerationOption
 
 
 def evaluate_model(
-    recipe: ModuleType, rows: Sequence[Row], generate: Generate, folder: Path, settings: dict[str, Any]
+    recipe: EvaluationPart, rows: Sequence[Row], generate: Generate, folder: Path, settings: dict[str, Any]
 ) -> None:
     """Generate, grade, write ``folder`` and print the figures. ``settings``: the command line's, for this model."""
     started = time.monotonic()
@@ -94,9 +95,10 @@ def check_options(args: argparse.Namespace) -> None:
         raise InputError(f"--output_dir names {count}; name one for all, or one for each")
     if len(set(args.model_name)) < len(args.model_name):
         raise InputError("--model_name names a model twice; name each once")
-    for option in ("db_path", "prompt"):
-        if args.recipe != "ehrsql" and getattr(args, option) is not None:
-            raise InputError(f"--{option} is of --recipe ehrsql; leave it out with --recipe {args.recipe}")
+    for task in TASKS.values():
+        for option in task.evaluation_options:
+            if task.name != args.recipe and getattr(args, option) is not None:
+                raise InputError(f"--{option} is of --recipe {task.name}; leave it out with --recipe {args.recipe}")
 
 
 def run_folder(output_dir: Path, model_name: str, run_name: str | None) -> Path:
@@ -131,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--recipe", choices=tuple(RECIPES), default="ehrsql", help="whose questions and grader")
+    add_recipe_option(parser, "whose questions and grader")
     parser.add_argument("--model_name", nargs="+", required=True, help="Hugging Face folders or hub ids")
     parser.add_argument(
         "--dataset_path",

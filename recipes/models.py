@@ -22,6 +22,7 @@ from pathlib import Path
 
 from data_prep.common.atomic import atomic_output
 from data_prep.common.errors import InputError, run_main
+from recipes.tasks.registry import DEFAULT, TASKS, add_recipe_option
 
 MARKER = "start_model.json"  # marks a folder that this program made and may replace
 EXPORT_FIGURES = "export.json"  # the same mark of recipes.export
@@ -45,26 +46,15 @@ TINY_CHAT_TEMPLATE = (
 )
 
 
-# How a recipe's texts are split before BPE. A word keeps the space before it; spaces of their own would make half as
-# many tokens again.
-TINY_SPLITS = {
-    # Figures by fours: a tiny model learns to copy a number of 8 figures from the question sooner in 2 to 4 tokens than
-    # in 8. A date format and 'start of month' stay in one piece, so that BPE can make them one token.
-    "ehrsql": r"'%[^']*'|'start of [a-z]+'|\d{1,4}| ?[()=<>]+| ?[^\W\d]+|[^\w\s]|\s",
-    # Digits stand alone, so that the model sees the figures of a measurement.
-    "ecg": r"\d| ?[^\W\d]+|[^\w\s]|\s",
-}
-
-
-def tiny_tokenizer(texts: Iterable[str], recipe: str = "ehrsql"):
-    """A byte-level BPE trained on ``texts``, split for ``recipe`` (``TINY_SPLITS``), with a minimal chat template."""
+def tiny_tokenizer(texts: Iterable[str], recipe: str = DEFAULT):
+    """A byte-level BPE trained on ``texts``, split for ``recipe``, with a minimal chat template."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(TINY_SPLITS[recipe]), behavior="isolated"),
+            pre_tokenizers.Split(Regex(TASKS[recipe].token_split), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -89,7 +79,7 @@ def tiny_tokenizer(texts: Iterable[str], recipe: str = "ehrsql"):
     )
 
 
-def make_tiny(texts: Iterable[str], out_dir: Path, seed: int = 0, recipe: str = "ehrsql") -> None:
+def make_tiny(texts: Iterable[str], out_dir: Path, seed: int = 0, recipe: str = DEFAULT) -> None:
     """Write a randomly initialised model and its tokenizer for ``recipe`` to ``out_dir``."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -152,7 +142,7 @@ def corpus_texts(parquet_files: list[Path]) -> list[str]:
     return texts
 
 
-def prepare(model: str, out_dir: Path, corpus: list[Path], seed: int = 0, recipe: str = "ehrsql") -> str:
+def prepare(model: str, out_dir: Path, corpus: list[Path], seed: int = 0, recipe: str = DEFAULT) -> str:
     """Make ``model`` available and return the path or hub id to load it from.
 
     Raises:
@@ -181,7 +171,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out_dir", type=Path, required=True, help="where a model made here is written")
     parser.add_argument("--corpus", type=Path, nargs="*", default=[], help="parquet files for the tiny tokenizer")
     parser.add_argument("--seed", type=int, default=0, help="of the tiny model's weights (default: 0)")
-    parser.add_argument("--recipe", choices=TINY_SPLITS, default="ehrsql", help="of the tokenizer (default: ehrsql)")
+    add_recipe_option(parser, "of the tokenizer")
     args = parser.parse_args(argv)
     print(prepare(args.model, args.out_dir, args.corpus, args.seed, args.recipe))
 

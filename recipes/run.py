@@ -31,11 +31,11 @@ from recipes.pipeline.console import RunConsole
 from recipes.pipeline.process import ProgramFailed, adopt_orphans, run_program
 from recipes.pipeline.progress import TrainingProgress
 from recipes.pipeline.recipe import Recipe
-from recipes.pipeline.registry import RECIPES
 from recipes.pipeline.settings import REPO, load_environment
 from recipes.pipeline.sft_options import add_sft_options, check_sft_options, sft_overrides
 from recipes.pipeline.stages import DryRun, Execute, Stages
 from recipes.summary import summarize
+from recipes.tasks.registry import TASKS
 
 # Variables that say what a run is, besides OUTPUT_DIR.
 SETTINGS = ("PRESET", "SEED", "EHRSQL_DATA", "EHR_DB", "EHRSQL_TEACHER", "ECG_DATA", "ECG_TEACHER", "ADAPTER", "THINK")
@@ -64,12 +64,12 @@ def session(recipe: Recipe, console: RunConsole) -> Iterator[Stages]:
     Raises:
         InputError: the recipe cannot run here, or another run is using the folder.
     """
-    os.environ["PRESET"] = f"{recipe.preset_folder}{recipe.preset}"  # the doctor looks for its model
-    checks = doctor.run_checks(recipe.folder, recipe.name)
+    os.environ["PRESET"] = f"{recipe.task.preset_folder}{recipe.preset}"  # the doctor looks for its model
+    checks = doctor.run_checks(recipe.folder, recipe.task.name)
     if failed := [f"{check.name}: {check.found}; {check.remedy}" for check in checks if check.status == "fail"]:
         raise InputError("the recipe can't run here: " + " | ".join(failed))
     with locked(recipe.folder) as lock:
-        console.header(f"{recipe.name}, preset {recipe.preset}", header_rows(recipe, checks))
+        console.header(f"{recipe.task.name}, preset {recipe.preset}", header_rows(recipe, checks))
         yield Stages(recipe.folder, executor(recipe, console, lock), console.skipped)
 
 
@@ -78,7 +78,7 @@ def header_rows(recipe: Recipe, checks: Sequence[doctor.Check]) -> dict[str, str
     found = {check.name: check.found for check in checks}
     rows = {
         "model": str(recipe.block.model),
-        "data": found.get("EHRSQL data") or found.get("ECG data", ""),
+        "data": recipe.task.checks.check_data(os.environ).found,
         "hardware": f"{found['hardware']}, {found['CPU cores']} cores, {found['memory']}",
         "folder": str(recipe.folder),
     }
@@ -182,8 +182,8 @@ def next_commands(recipe: Recipe) -> dict[str, str]:
     """Command lines to go on with, by what for."""
     settings = {name: recipe.environ[name] for name in SETTINGS if recipe.environ.get(name)}
     again = ["env", *(f"{name}={value}" for name, value in settings.items()), f"OUTPUT_DIR={recipe.folder}"]
-    script = ["bash", f"scripts/run_grpo_{recipe.name}.sh"]
-    chat = ["bash", "scripts/chat_with_model.sh", "--recipe", recipe.name, "--output_dir", str(recipe.folder)]
+    script = ["bash", f"scripts/run_grpo_{recipe.task.name}.sh"]
+    chat = ["bash", "scripts/chat_with_model.sh", "--recipe", recipe.task.name, "--output_dir", str(recipe.folder)]
     evaluate = [f"{sys.prefix}/bin/evaluate", *recipe.dataset(), "--model_name", str(recipe.models / "grpo")]
     commands = {
         "talk to the model": [*chat, *recipe.chat_options()],
@@ -227,7 +227,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("recipe", choices=RECIPES, help="what to run")
+    parser.add_argument("recipe", choices=tuple(TASKS), help="what to run")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. preset=tiny recipe.grpo.steps=60 algo=dapo")
     parser.add_argument("--sft_only", action="store_true", help="end after SFT; overrides are those of SFT's config")
     parser.add_argument("--dry_run", action="store_true", help="print the programs of all stages, and run nothing")
@@ -242,8 +242,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
     load_environment(os.environ)
-    overrides = [*sft_overrides(args, os.environ, RECIPES[args.recipe]), *args.overrides]
-    recipe = RECIPES[args.recipe](os.environ, overrides, args.sft_only)
+    overrides = [*sft_overrides(args, os.environ, TASKS[args.recipe].pipeline), *args.overrides]
+    recipe = TASKS[args.recipe].pipeline(os.environ, overrides, args.sft_only)
     recipe.check()
     if args.dry_run:
         show_programs(recipe)

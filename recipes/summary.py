@@ -24,7 +24,7 @@ from rich.table import Table
 from data_prep.common.atomic import atomic_output, check_folder
 from data_prep.common.errors import InputError, run_main
 from recipes.evaluation.bootstrap import paired_bootstrap
-from recipes.evaluation.results import Run, check_same_questions, read_run, read_text, recipe_module
+from recipes.evaluation.results import Run, check_same_questions, read_run, read_text
 from recipes.report.summary_examples import examples, examples_markdown
 from recipes.report.summary_misreadings import (
     TITLE,
@@ -36,6 +36,7 @@ from recipes.report.summary_misreadings import (
     misreadings_table,
 )
 from recipes.report.summary_page import render_summary
+from recipes.tasks.registry import TASKS
 
 PAGE, CHART, MISREADINGS_CHART = "summary.html", "validation_accuracy.png", "misreadings.png"
 TRAINING = "critic/score/mean"  # the mean reward of the training rollouts, as verl names it
@@ -52,7 +53,7 @@ def compare(runs: dict[str, Run], seed: int = 0) -> dict[str, dict[str, Any]]:
     """
     check_same_questions(runs)
     first, *_ = runs
-    figures = recipe_module(runs[first].recipe).FIGURES
+    figures = TASKS[runs[first].recipe].evaluation.FIGURES
     return {
         label: {
             name: _figure(belongs, value, run.samples, None if label == first else runs[first].samples, seed)
@@ -208,7 +209,7 @@ def summarize(
         InputError: a file is missing or malformed, the runs do not belong together, or ``out_dir`` cannot be written.
     """
     runs = {label: read_run(path) for label, path in paths.items()}
-    recipe = recipe_module(next(iter(runs.values())).recipe)
+    recipe = TASKS[next(iter(runs.values())).recipe].evaluation
     curves = read_curves(metrics, recipe.VALIDATION)
     comparison = compare(runs)
     misreadings = count_misreadings(runs)

@@ -6,7 +6,6 @@
 """
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 
 from dotenv import load_dotenv
@@ -16,42 +15,27 @@ from recipes import hardware
 from recipes.config import override, preset_of
 from recipes.launch import REPO, launch
 from recipes.models import prepare
+from recipes.tasks.registry import TASKS, Task, add_recipe_option
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What differs: the module and the file names of its data, its folder of presets, and the preset of last resort."""
-
-    data_prep: str
-    file_prefix: str
-    preset_folder: str
-    gpu_preset: str
-
-
-RECIPES = {
-    "ehrsql": Recipe("data_prep.ehrsql", "", "", "sql_r1_3b"),
-    "ecg": Recipe("data_prep.ecg_expert_qa", "grpo_", "ecg/", "llama3_2_3b"),
-}
-
-
-def preset_for(model: str, recipe: Recipe) -> str:
+def preset_for(model: str, recipe: Task) -> str:
     """The recipe's preset made for ``model``; for a model that none names, the smallest on a CPU, its own on a GPU."""
     if preset := preset_of(model, recipe.preset_folder):
         return preset
     return "tiny" if hardware.choose(hardware.find_gpus()) == "cpu" else recipe.gpu_preset
 
 
-def data_files(data_path: Path, recipe: Recipe) -> tuple[Path, Path]:
+def data_files(data_path: Path, recipe: Task) -> tuple[Path, Path]:
     """The train and validation files in or beside ``data_path``, absolute.
 
     Raises:
         InputError: one of them does not exist.
     """
-    train = data_path / f"{recipe.file_prefix}train.parquet" if data_path.is_dir() else data_path
-    valid = train.with_name(f"{recipe.file_prefix}valid.parquet")
+    train = data_path / recipe.train_file if data_path.is_dir() else data_path
+    valid = train.with_name(recipe.valid_file)
     for path in (train, valid):
         if path.suffix != ".parquet" or not path.is_file():
-            raise InputError(f"no such parquet file: {path}; --data_path is a folder written by {recipe.data_prep}")
+            raise InputError(f"no such parquet file: {path}; --data_path is a folder written by {recipe.data_program}")
     return train.absolute(), valid.absolute()
 
 
@@ -61,7 +45,7 @@ def overrides_for(args: argparse.Namespace) -> list[str]:
         value = getattr(args, name)
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"--{name} is {value}; give a number above 0")
-    recipe = RECIPES[args.recipe]
+    recipe = TASKS[args.recipe]
     preset = args.preset or preset_for(args.model_name, recipe)
     train, valid = data_files(args.data_path, recipe)
     output_dir = args.output_dir.absolute()
@@ -101,7 +85,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--use_wandb", action="store_true", help="log to Weights & Biases too")
     parser.add_argument("--wandb_project", help="(default: the recipe's name)")
     parser.add_argument("--wandb_run_name", help="(default: grpo)")
-    parser.add_argument("--recipe", choices=RECIPES, default="ehrsql", help="(default: ehrsql)")
+    add_recipe_option(parser, "what to train")
     parser.add_argument("--preset", help="a file of configs/preset, or preset/ecg (default: the one for --model_name)")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. algo=dapo trainer.save_freq=5")
     return parser.parse_intermixed_args(argv)

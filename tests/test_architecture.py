@@ -14,6 +14,8 @@ from conftest import REPO
 
 from recipes.config import compose_config
 from recipes.pipeline.settings import sort_overrides
+from recipes.tasks.protocols import ChatPart, ChecksPart, EvaluationPart, PagePart
+from recipes.tasks.registry import TASKS
 
 FLOORS = {"reward_fns": 0, "data_prep": 1, "recipes": 2, "benchmarks": 3}
 PACKAGES = (*FLOORS, "verl_cpu")
@@ -32,7 +34,8 @@ NEVER_IMPORTED = {
 # Of benchmarks that make an environment of their own, and of an option that says how to install the package.
 NOT_REQUIRED = {"bert_score", "datasets", "tensorboard", "trl"}
 DOCUMENTS = [REPO / "README.md", REPO / "CONTRIBUTING.md", *(REPO / "docs").glob("*.md")]
-OF_THE_PAST = {"experiments.md"}  # tells of files as they were at the commits that it names
+# The one tells of files as they were at the commits that it names, the other of files that the reader makes.
+OTHER_FILES = {"experiments.md", "new-recipe.md"}
 
 
 def imports(file: Path) -> set[str]:
@@ -113,7 +116,7 @@ def commands(document: Path) -> list[list[str]]:
 COMMANDS = [
     pytest.param(words, id=f"{document.name}: {' '.join(words)[:60]}")
     for document in DOCUMENTS
-    if document.name not in OF_THE_PAST
+    if document.name not in OTHER_FILES
     for words in commands(document)
     if words[0] in ("bash", "python", "train", "evaluate")
 ]
@@ -153,7 +156,7 @@ def test_every_command_of_the_documents_exists_with_its_options(words):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_every_file_that_a_document_names_exists(document):
-    if document.name in OF_THE_PAST:
+    if document.name in OTHER_FILES:
         return
     text = document.read_text()
     top = "reward_fns|data_prep|recipes|configs|scripts|docs|benchmarks|tests|verl_cpu"
@@ -162,3 +165,26 @@ def test_every_file_that_a_document_names_exists(document):
     modules = re.findall(rf"`(?:python -m )?((?:{top})(?:\.\w+)+)", text)
     paths += [REPO / f"{module.replace('.', '/')}.py" for module in modules if not module.endswith((".py", ".yaml"))]
     assert [str(path) for path in paths if not path.exists()] == []
+
+
+PARTS = {"evaluation": EvaluationPart, "page": PagePart, "chat": ChatPart, "checks": ChecksPart}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("name", TASKS)
+def test_a_recipe_defines_all_that_programs_ask_for(name, part):
+    protocol = PARTS[part]
+    declared = {*protocol.__annotations__, *(member for member in vars(protocol) if not member.startswith("_"))}
+    assert declared - {*dir(getattr(TASKS[name], part))} == set()
+
+
+def test_no_program_knows_a_recipe_by_its_name():
+    """What differs between recipes stands below recipes/tasks."""
+    named = [
+        (file.name, node.value)
+        for file in sources("recipes")
+        if "tasks" not in file.parts
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and node.value in TASKS
+    ]
+    assert named == []

@@ -19,8 +19,9 @@ from data_prep.common.errors import InputError
 from recipes import chat
 from recipes.chat_app.conversation import Conversation
 from recipes.chat_app.models import ChatModel, ChatOptions, find_model, forbid_network
-from recipes.chat_app.tasks import EcgTask, EhrsqlTask
 from recipes.chat_app.text import printable
+from recipes.tasks.ecg.chat import EcgTask
+from recipes.tasks.ehrsql.chat import EhrsqlTask
 
 PROMPT = r"\n(?:\x1b\[\?2004h)?> "  # readline may announce bracketed paste
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from recipes.chat import Screen
-from recipes.chat_app.tasks import SHOWN_COLUMNS, SHOWN_ROWS, EcgTask, result_piece
 from recipes.chat_app.text import Piece, TagReader, printable
+from recipes.tasks.ecg.chat import EcgTask
+from recipes.tasks.ehrsql.chat import SHOWN_COLUMNS, SHOWN_ROWS, result_piece
 from reward_fns.sql.answers import canonical_answer
 from reward_fns.sql.sandbox import Execution
 

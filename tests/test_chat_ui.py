@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recipes.chat_app.models import ChatModel, ChatOptions
-from recipes.chat_app.tasks import EcgTask
 from recipes.chat_app.text import Piece, printable
 from recipes.chat_app.ui import Session, render
+from recipes.tasks.ecg.chat import EcgTask
 
 CHROMIUM = shutil.which("chromium")
 

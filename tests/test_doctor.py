@@ -7,6 +7,8 @@ from data_prep.common.errors import InputError
 from recipes import doctor, hardware
 from recipes.config import compose_config
 from recipes.doctor import GB
+from recipes.tasks.ecg import checks as ecg
+from recipes.tasks.ehrsql import checks as ehrsql
 
 H100 = hardware.Gpu("NVIDIA H100", 81559, "580.65.06")
 
@@ -25,11 +27,11 @@ H100 = hardware.Gpu("NVIDIA H100", 81559, "580.65.06")
         (doctor.check_open_files(1024), "warn"),
         (doctor.check_open_files(1048576), "ok"),
         (doctor.check_open_files(-1), "ok"),
-        (doctor.check_data(None, None), "ok"),
-        (doctor.check_data("questions", None), "fail"),
-        (doctor.check_data(None, "mimic_iv.sqlite"), "fail"),
-        (doctor.check_ecg_data(None), "ok"),
-        (doctor.check_ecg_data("/absent"), "fail"),
+        (ehrsql.check_data({}), "ok"),
+        (ehrsql.check_data({"EHRSQL_DATA": "questions"}), "fail"),
+        (ehrsql.check_data({"EHR_DB": "mimic_iv.sqlite"}), "fail"),
+        (ecg.check_data({}), "ok"),
+        (ecg.check_data({"ECG_DATA": "/absent"}), "fail"),
         (doctor.check_model("tiny"), "ok"),
         (doctor.check_model("ecg/tiny"), "ok"),
         (doctor.check_model("ecg/sql_r1_3b"), "fail"),
@@ -110,18 +112,18 @@ def test_disk(tmp_path, monkeypatch):
 
 def test_data_names_what_is_missing(tmp_path):
     database = tmp_path / "mimic_iv.sqlite"
-    assert "train/data.json" in doctor.check_data(str(tmp_path), str(database)).found
+    assert "train/data.json" in ehrsql.check_data({"EHRSQL_DATA": str(tmp_path), "EHR_DB": str(database)}).found
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "data.json").touch()
-    assert str(database) in doctor.check_data(str(tmp_path), str(database)).found
+    assert str(database) in ehrsql.check_data({"EHRSQL_DATA": str(tmp_path), "EHR_DB": str(database)}).found
     database.touch()
-    assert doctor.check_data(str(tmp_path), str(database)).status == "ok"
+    assert ehrsql.check_data({"EHRSQL_DATA": str(tmp_path), "EHR_DB": str(database)}).status == "ok"
 
 
 def test_ecg_data_has_one_of_its_files(tmp_path):
-    assert doctor.check_ecg_data(str(tmp_path)).status == "fail"
+    assert ecg.check_data({"ECG_DATA": str(tmp_path)}).status == "fail"
     (tmp_path / "ECG Knowledge (Basic Q&A).json").touch()
-    check = doctor.check_ecg_data(str(tmp_path))
+    check = ecg.check_data({"ECG_DATA": str(tmp_path)})
     assert (check.status, check.found) == ("ok", f"1 of 11 files in {tmp_path}")
 
 

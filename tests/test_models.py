@@ -5,14 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from recipes.models import TINY_SPLITS, TINY_VOCABULARY, make_tiny, tiny_tokenizer
+from recipes.models import TINY_VOCABULARY, make_tiny, tiny_tokenizer
+from recipes.tasks.registry import TASKS
 
 QUESTION = "What is the normal PR interval of patient 10021487, in ms?"
 PROSE = "Second-degree AV block type II is recognized by a constant PR interval with sudden dropped beats."
 SQL = "select drug from prescriptions where subject_id = 10021487 and drug = 'normal saline'"
 
 
-@pytest.fixture(scope="module", params=TINY_SPLITS)
+@pytest.fixture(scope="module", params=TASKS)
 def tokenizer(request):
     return tiny_tokenizer([QUESTION, PROSE, SQL] * 3, request.param)
 
@@ -43,7 +44,7 @@ def test_a_date_format_is_one_token():
     assert "'%Y-%m-%d'" in tokens(tiny_tokenizer([sql] * 3, "ehrsql"), sql)
 
 
-@pytest.mark.parametrize("recipe", TINY_SPLITS)
+@pytest.mark.parametrize("recipe", TASKS)
 def test_words_take_their_space_along(recipe):
     tokenizer = tiny_tokenizer([PROSE] * 3, recipe)
     assert "Ġ" not in tokens(tokenizer, PROSE)

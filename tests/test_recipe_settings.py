@@ -10,10 +10,10 @@ import pytest
 from data_prep.common.errors import InputError
 from recipes.config import override
 from recipes.pipeline import settings
-from recipes.pipeline.registry import RECIPES
 from recipes.pipeline.stages import DryRun, _lasts
 from recipes.tasks.ecg.pipeline import Ecg
 from recipes.tasks.ehrsql.pipeline import Ehrsql
+from recipes.tasks.registry import TASKS
 
 
 def programs(recipe) -> dict[str, list[str]]:
@@ -64,9 +64,9 @@ def test_settings_of_grpo_alone_leave_sft_as_it_was(tmp_path):
     assert {*overrides} <= {*shown["grpo"]}
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", TASKS)
 def test_the_stages_of_the_demo_hand_on_what_they_make(tmp_path, name):
-    recipe = RECIPES[name]({"OUTPUT_DIR": str(tmp_path)}, [])
+    recipe = TASKS[name].pipeline({"OUTPUT_DIR": str(tmp_path)}, [])
     shown = programs(recipe)
     assert f"model.path={tmp_path}/models/tiny" in shown["sft"]
     assert f"actor_rollout_ref.model.path={tmp_path}/models/sft" in shown["grpo"]

@@ -100,10 +100,10 @@ def test_set_up_takes_its_settings_from_the_environment_or_else_from_env(tmp_pat
 @pytest.mark.parametrize(
     ("env", "arguments", "message"),
     [
-        ({}, [], "no trained model in {run}/models"),
-        ({}, ["--recipe", "ehrsql"], "no database at {run}/data/mimic_iv.sqlite"),
+        ({}, ["--recipe", "ecg"], "no trained model in {run}/models"),
+        ({}, [], "no database at {run}/data/mimic_iv.sqlite"),
         ({"EHR_DB": "/absent.sqlite"}, ["--recipe=ehrsql"], "no database at /absent.sqlite"),
-        ({"PRESET": "bogus"}, [], "Could not find 'preset/ecg/bogus'"),
+        ({"PRESET": "bogus"}, ["--recipe", "ecg"], "Could not find 'preset/ecg/bogus'"),
         ({}, ["--recipe", "chess"], "invalid choice: 'chess'"),
     ],
 )

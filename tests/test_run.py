@@ -17,9 +17,9 @@ from recipes import config, run
 from recipes.pipeline.console import RunConsole
 from recipes.pipeline.process import ProgramFailed
 from recipes.pipeline.progress import TrainingProgress, duration
-from recipes.pipeline.registry import RECIPES
 from recipes.pipeline.sft_options import sft_overrides
 from recipes.tasks.ecg.pipeline import Ecg
+from recipes.tasks.registry import TASKS
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_misspelt_override_is_one_line_and_leaves_nothing(tmp_path, override, 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", TASKS)
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path, recipe):
     with open(tmp_path / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -225,7 +225,7 @@ def test_control_characters_of_a_log_do_not_reach_the_terminal(tmp_path, capsys)
 
 def test_the_commands_to_go_on_with_are_those_of_the_run(tmp_path, monkeypatch):
     environ = {"OUTPUT_DIR": str(tmp_path), "EHRSQL_DATA": "/my q", "EHR_DB": "/db", "SEED": "3", "PRESET": "tiny"}
-    recipe = RECIPES["ehrsql"](environ, ["algo=dapo", "trainer.total_training_steps=100"])
+    recipe = TASKS["ehrsql"].pipeline(environ, ["algo=dapo", "trainer.total_training_steps=100"])
     commands = {what: shlex.split(command) for what, command in run.next_commands(recipe).items()}
     longer = commands["train for twice as many steps"]
     assert longer[:5] == ["env", "PRESET=tiny", "SEED=3", "EHRSQL_DATA=/my q", "EHR_DB=/db"]
@@ -235,7 +235,7 @@ def test_the_commands_to_go_on_with_are_those_of_the_run(tmp_path, monkeypatch):
 
 
 def test_a_failed_stage_shows_its_cause_its_last_lines_and_its_log(tmp_path, capsys, monkeypatch):
-    recipe = RECIPES["ehrsql"]({"OUTPUT_DIR": str(tmp_path)}, [])
+    recipe = TASKS["ehrsql"].pipeline({"OUTPUT_DIR": str(tmp_path)}, [])
     failure = ProgramFailed("ValueError: bad batch", ["Traceback", "ValueError: bad batch"])
     with pytest.raises(InputError, match=f"stage grpo failed: ValueError: bad batch; log: {tmp_path}/log; ") as raised:
         run.fail(recipe, "grpo", tmp_path / "log", failure)

@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 from data_prep.common.errors import InputError
 from recipes import hardware, launch, train
 from recipes.config import compose_config
+from recipes.tasks.registry import TASKS
 
 # As many as a batch of any preset.
 PROMPTS = pa.table({"prompt": [[{"role": "user", "content": "Which leads show the inferior wall in 2023?"}]] * 1024})
@@ -84,10 +85,10 @@ def test_left_out_names_keep_the_presets_values(data, model, tmp_path, monkeypat
     assert "wandb" not in config.trainer.logger
 
 
-@pytest.mark.parametrize("recipe", train.RECIPES)
+@pytest.mark.parametrize("recipe", TASKS)
 def test_the_tiny_model_is_made_for_the_recipe(tmp_path, monkeypatch, recipe):
     for name in ("train", "valid"):
-        pq.write_table(PROMPTS, tmp_path / f"{train.RECIPES[recipe].file_prefix}{name}.parquet")
+        pq.write_table(PROMPTS, tmp_path / f"{TASKS[recipe].file_prefix}{name}.parquet")
     _, _, config = started(monkeypatch, arguments(tmp_path, "tiny", tmp_path, "--recipe", recipe))
     tokenizer = AutoTokenizer.from_pretrained(config.actor_rollout_ref.model.path)
     assert tokenizer.tokenize("2023") == {"ehrsql": ["2023"], "ecg": list("2023")}[recipe]
@@ -110,10 +111,10 @@ def test_the_ecg_recipe_has_its_own_files_preset_and_reward(data, model, tmp_pat
     [("ehrsql", "MPX0222forHF/SQL-R1-3B", "sql_r1_3b"), ("ecg", "meta-llama/Llama-3.2-3B-Instruct", "llama3_2_3b")],
 )
 def test_preset_of_a_model(recipe, known, on_gpu, monkeypatch):
-    assert train.preset_for(known, train.RECIPES[recipe]) == on_gpu
-    assert train.preset_for("some/other-model", train.RECIPES[recipe]) == "tiny"
+    assert train.preset_for(known, TASKS[recipe]) == on_gpu
+    assert train.preset_for("some/other-model", TASKS[recipe]) == "tiny"
     monkeypatch.setattr(hardware, "find_gpus", lambda: [hardware.Gpu("NVIDIA H100", 81559, "580.65.06")])
-    assert train.preset_for("some/other-model", train.RECIPES[recipe]) == on_gpu
+    assert train.preset_for("some/other-model", TASKS[recipe]) == on_gpu
 
 
 @pytest.mark.parametrize(

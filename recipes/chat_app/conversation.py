@@ -5,14 +5,14 @@ from contextlib import closing
 
 from data_prep.common.errors import InputError
 from recipes.chat_app.models import ChatModel
-from recipes.chat_app.tasks import Task, Turn
+from recipes.chat_app.tasks import ChatTask, Turn
 from recipes.chat_app.text import Piece, TagReader
 
 
 class Conversation:
     """``turns`` is what the model is told of the chat so far, oldest first; none where the task is no dialogue."""
 
-    def __init__(self, model: ChatModel, task: Task):
+    def __init__(self, model: ChatModel, task: ChatTask):
         self.model = model
         self.task = task
         self.turns: list[Turn] = []

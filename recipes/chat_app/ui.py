@@ -23,7 +23,7 @@ import gradio as gr  # noqa: E402
 from data_prep.common.errors import InputError  # noqa: E402
 from recipes.chat_app.conversation import Conversation  # noqa: E402
 from recipes.chat_app.models import ChatModel  # noqa: E402
-from recipes.chat_app.tasks import Task  # noqa: E402
+from recipes.chat_app.tasks import ChatTask  # noqa: E402
 from recipes.chat_app.text import Piece, printable  # noqa: E402
 
 CSS = """
@@ -53,7 +53,7 @@ def render(name: str, pieces: list[Piece]) -> str:
 class Session:
     """What one open page says and remembers. ``stop`` ends the answer that is being written."""
 
-    def __init__(self, models: list[ChatModel], task: Task):
+    def __init__(self, models: list[ChatModel], task: ChatTask):
         self.conversations = [Conversation(model, task) for model in models]
         self.transcripts: list[list[Piece]] = [[] for _ in models]
         self.stop = threading.Event()
@@ -88,7 +88,7 @@ class Session:
                 return
 
 
-def build(models: list[ChatModel], task: Task, sessions: dict[str, Session]) -> gr.Blocks:
+def build(models: list[ChatModel], task: ChatTask, sessions: dict[str, Session]) -> gr.Blocks:
     """The page. Each browser tab has one of ``sessions``; the questions of all tabs are answered in turn."""
 
     def session(request: gr.Request) -> Session:
@@ -131,7 +131,7 @@ def build(models: list[ChatModel], task: Task, sessions: dict[str, Session]) -> 
     return page
 
 
-def serve(models: list[ChatModel], task: Task, host: str, port: int) -> None:
+def serve(models: list[ChatModel], task: ChatTask, host: str, port: int) -> None:
     """Serve the page at ``host`` until Ctrl-C."""
     sessions: dict[str, Session] = {}
     page = build(models, task, sessions)

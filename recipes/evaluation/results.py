@@ -1,25 +1,16 @@
 """Evaluations on disk: ``evaluate`` writes them, ``recipes.summary`` and ``recipes.compare`` read them."""
 
-import importlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from rich.console import Console
 
 from data_prep.common.atomic import atomic_output
 from data_prep.common.errors import InputError
-
-# Recipe -> its module, imported when needed: graders take seconds to import.
-RECIPES = {"ehrsql": "recipes.tasks.ehrsql.evaluation", "ecg": "recipes.tasks.ecg.evaluation"}
-
-
-def recipe_module(name: str) -> ModuleType:
-    """The module with all that is particular to evaluating recipe ``name``, a key of ``RECIPES``."""
-    return importlib.import_module(RECIPES[name])
+from recipes.tasks.registry import DEFAULT, TASKS
 
 
 @dataclass(frozen=True)
@@ -33,7 +24,7 @@ class Run:
 
 def write_results(folder: Path, summary: dict[str, Any], config: dict[str, Any], samples: Sequence[Any]) -> None:
     """Write ``results.json`` and ``evaluation.log`` to the new ``folder``: both or none."""
-    recipe = recipe_module(config["recipe"])
+    recipe = TASKS[config["recipe"]].evaluation
     results = {"summary": summary, "config": config, "samples": [asdict(sample) for sample in samples]}
     with atomic_output(folder, "results.json") as partial:
         partial.mkdir()
@@ -71,8 +62,8 @@ def read_run(path: Path) -> Run:
     content = read_text(path)
     try:
         results = json.loads(content)
-        name = results["config"].get("recipe", "ehrsql")
-        recipe = recipe_module(name)
+        name = results["config"].get("recipe", DEFAULT)
+        recipe = TASKS[name].evaluation
         samples = recipe.graded([recipe.Sample(**record) for record in results["samples"]])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no results.json of evaluate ({error}); evaluate again") from error
@@ -88,7 +79,7 @@ def check_same_questions(runs: dict[str, Run]) -> None:
         InputError: the runs are of different recipes, or not about the same questions and right answers.
     """
     first, *others = runs
-    identity = recipe_module(runs[first].recipe).identity
+    identity = TASKS[runs[first].recipe].evaluation.identity
     expected = [identity(sample) for sample in runs[first].samples]
     for label in others:
         if runs[label].recipe != runs[first].recipe:

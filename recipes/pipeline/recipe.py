@@ -15,6 +15,7 @@ from recipes.config import compose_config, override
 from recipes.models import MADE_HERE
 from recipes.pipeline.settings import Overrides, output_folder, parse_override, sort_overrides, whole_number
 from recipes.pipeline.stages import Stages
+from recipes.tasks.registry import Task
 
 CHOICES = ("preset", "hardware")  # Hydra takes each choice once: as an override they replace the variables
 
@@ -31,12 +32,8 @@ class Recipe(ABC):
         InputError: a setting is bad. Nothing has been written then.
     """
 
-    name: ClassVar[str]  # the beginning of the names of its configs
-    preset_folder: ClassVar[str]  # below configs/preset, with a slash at its end
+    task: ClassVar[Task]
     choices: ClassVar[tuple[str, ...]] = CHOICES
-    test_file: ClassVar[str]
-    valid_file: ClassVar[str]
-    train_file: ClassVar[str]
     start_label: ClassVar[str]  # of the evaluation before GRPO
 
     def __init__(self, environ: MutableMapping[str, str], overrides: Sequence[str], sft_only: bool = False):
@@ -47,8 +44,8 @@ class Recipe(ABC):
         self.seed = whole_number(environ, "SEED", 0, "a whole number of at most nine digits") or 0
         self.num_samples = whole_number(environ, "NUM_SAMPLES", 1, "a number of test questions, or nothing for all")
         preset = self.overrides.choices.get("preset") or environ.get("PRESET") or self.default_preset()
-        self.preset = preset.removeprefix(self.preset_folder)
-        self.folder = output_folder(environ.get("OUTPUT_DIR") or f"outputs/{self.name}_{self.preset}")
+        self.preset = preset.removeprefix(self.task.preset_folder)
+        self.folder = output_folder(environ.get("OUTPUT_DIR") or f"outputs/{self.task.name}_{self.preset}")
         self.parquet, self.models, self.results = (self.folder / part for part in ("data/parquet", "models", "results"))
         self.start_model = ""
 
@@ -63,13 +60,13 @@ class Recipe(ABC):
 
     def sft_config(self) -> tuple[str, list[str]]:
         """Name and choices of SFT."""
-        return f"{self.name}_sft", [f"preset={self.preset_folder}{self.preset}", *self.overrides.of_sft()]
+        return f"{self.task.name}_sft", [f"preset={self.task.preset_folder}{self.preset}", *self.overrides.of_sft()]
 
     def grpo_config(self) -> tuple[str, list[str]]:
         """Name and choices of GRPO."""
         hardware = self.overrides.choices.get("hardware") or self.environ.get("HARDWARE_CONFIG")
-        choices = [f"preset={self.preset_folder}{self.preset}", *self.overrides.recipe]
-        return f"{self.name}_grpo", [*choices, *([f"hardware={hardware}"] if hardware else [])]
+        choices = [f"preset={self.task.preset_folder}{self.preset}", *self.overrides.recipe]
+        return f"{self.task.name}_grpo", [*choices, *([f"hardware={hardware}"] if hardware else [])]
 
     @cached_property
     def config(self) -> DictConfig:
@@ -142,8 +139,8 @@ class Recipe(ABC):
         make = ["python", "-m", "recipes.models", model, "--out_dir", self.start_model]
         if model == "tiny":  # its tokenizer is trained on the data
             stages.stage("parquet", self.parquet, program)
-            corpus = [str(self.parquet / file) for file in ("sft_train.parquet", self.train_file)]
-            seed = ["--seed", str(self.seed), "--recipe", self.name]
+            corpus = [str(self.parquet / file) for file in ("sft_train.parquet", self.task.train_file)]
+            seed = ["--seed", str(self.seed), "--recipe", self.task.name]
             stages.stage("model", Path(self.start_model), [*make, *seed, "--corpus", *corpus])
         else:
             stages.stage("model", Path(self.start_model), make)
@@ -166,7 +163,7 @@ class Recipe(ABC):
             )
 
     def test_set(self) -> Path:
-        return self.parquet / self.test_file
+        return self.parquet / self.task.test_file
 
     def train_sft(
         self, stages: Stages, name: str = "sft", overrides: Sequence[str] = (), pairs: Path | None = None
@@ -193,8 +190,8 @@ class Recipe(ABC):
         checkpoints = self.folder / "grpo"
         program = [
             *("python", "-m", "recipes.launch", config, *choices),
-            setting("data.train_files", self.parquet / self.train_file),
-            setting("data.val_files", self.parquet / self.valid_file),
+            setting("data.train_files", self.parquet / self.task.train_file),
+            setting("data.val_files", self.parquet / self.task.valid_file),
             setting("data.seed", self.seed),
             setting("actor_rollout_ref.model.path", self.start_model),
             setting("trainer.default_local_dir", checkpoints),
@@ -207,7 +204,7 @@ class Recipe(ABC):
         """The Hugging Face folder of a training run, compared with its policy."""
         program = [
             *("python", "-m", "recipes.export", "--checkpoint_dir", str(self.folder / name)),
-            *("--start_model", self.start_model, "--prompts", str(self.parquet / self.valid_file)),
+            *("--start_model", self.start_model, "--prompts", str(self.parquet / self.task.valid_file)),
             *("--out_dir", str(self.models / name)),
         ]
         stages.stage(f"export_{name}", self.models / name, program)

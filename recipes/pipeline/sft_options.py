@@ -64,7 +64,7 @@ def sft_overrides(args: argparse.Namespace, environ: MutableMapping[str, str], r
         folder = args.model_name not in MADE_HERE and Path(args.model_name).is_dir()
         model = str(Path(args.model_name).absolute()) if folder else args.model_name
         overrides.append(override("recipe.model", model))
-        if not environ.get("PRESET") and (preset := preset_of(model, recipe.preset_folder)):
+        if not environ.get("PRESET") and (preset := preset_of(model, recipe.task.preset_folder)):
             environ["PRESET"] = preset
     if args.batch_size:
         overrides.append(f"recipe.sft.batch_size={args.batch_size * (args.gradient_accumulation_steps or 1)}")

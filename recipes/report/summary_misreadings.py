@@ -1,8 +1,6 @@
 """What ``recipes.summary`` shows of misreadings: the wrong answers that each gives in each run, as tables and a chart.
 
-A recipe's evaluation module may define ``misreading_counts(samples)``: name of a misreading -> ``changes`` (number of
-questions whose answer it changes) and ``wrong`` (answers that equal what it gives). See
-``recipes.tasks.ehrsql.misreadings``.
+The counts are those of a recipe's ``misreading_counts``; see ``recipes.tasks.ehrsql.misreadings``.
 """
 
 from collections.abc import Iterator
@@ -10,7 +8,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from recipes.evaluation.results import Run, recipe_module
+from recipes.evaluation.results import Run
+from recipes.tasks.registry import TASKS
 
 TITLE = "Wrong answers that a misreading of the question gives"
 EXPLANATION = "in percent of the questions whose answer the misreading changes"
@@ -22,8 +21,7 @@ def count_misreadings(runs: dict[str, Run]) -> Counts:
     """The counts of the runs that have any: results of older evaluations and of other recipes have none."""
     counts = {}
     for label, run in runs.items():
-        count = getattr(recipe_module(run.recipe), "misreading_counts", None)
-        if count and (counted := count(run.samples)):
+        if counted := TASKS[run.recipe].evaluation.misreading_counts(run.samples):
             counts[label] = counted
     return counts
 

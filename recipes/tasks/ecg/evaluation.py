@@ -141,6 +141,11 @@ def _context(prompt: Sequence[dict[str, str]], question: str) -> str:
     return "\n\n".join(filter(None, texts))
 
 
+def misreading_counts(samples: Sequence[Sample]) -> dict[str, dict[str, int]]:
+    """None: the grader's contradictions say what is wrong with an answer."""
+    return {}
+
+
 def canaries(rows: Sequence[Row]) -> dict[str, float]:
     """name -> mean correctness over ``rows``, in [0, 1], of policies that a policy under training may collapse to."""
     references = Counter(load_reference(row["reward_model"]["ground_truth"]).text for row in rows)

@@ -7,6 +7,7 @@ from data_prep.common.errors import InputError
 from recipes.pipeline.recipe import CHOICES, Recipe
 from recipes.pipeline.settings import REPO
 from recipes.pipeline.stages import Stages
+from recipes.tasks.registry import TASKS
 
 # What the grader and the prompts are made of: other data where these files change.
 SOURCES = ("reward_fns/ecg_ontology.yaml", "configs/ecg_prompts/system.jinja", "configs/ecg_prompts/user.jinja")
@@ -16,9 +17,8 @@ DEMO_SHARES = ("--valid_share", "0.06", "--test_share", "0.2")  # 1,000 test que
 class Ecg(Recipe):
     """``ECG_DATA`` and ``ECG_TEACHER`` name data; without them, the run makes a demo."""
 
-    name, preset_folder = "ecg", "ecg/"
+    task = TASKS["ecg"]
     choices = (*CHOICES, "adapter")  # of SFT and GRPO alike
-    train_file, valid_file, test_file = "grpo_train.parquet", "grpo_valid.parquet", "grpo_test.parquet"
     start_label = "sft"
 
     def __init__(self, environ: MutableMapping[str, str], overrides: Sequence[str], sft_only: bool = False):
@@ -87,3 +87,6 @@ class Ecg(Recipe):
 
     def dataset(self) -> list[str]:
         return ["--recipe", "ecg", "--dataset_path", str(self.test_set())]
+
+
+RECIPE = Ecg

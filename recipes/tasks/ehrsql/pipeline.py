@@ -5,6 +5,7 @@ from pathlib import Path
 from data_prep.common.errors import InputError
 from recipes.pipeline.recipe import Recipe
 from recipes.pipeline.stages import Stages
+from recipes.tasks.registry import TASKS
 
 # The options of the EHRSQL-2024 shared task.
 DATABASE_OPTIONS = [
@@ -16,8 +17,7 @@ DATABASE_OPTIONS = [
 class Ehrsql(Recipe):
     """``EHRSQL_DATA``, ``EHR_DB`` and ``EHRSQL_TEACHER`` name data; without them, the run makes a demo."""
 
-    name, preset_folder = "ehrsql", ""
-    train_file, valid_file, test_file = "train.parquet", "valid.parquet", "test.parquet"
+    task = TASKS["ehrsql"]
     start_label = "start"
 
     @property
@@ -75,10 +75,10 @@ class Ehrsql(Recipe):
         stages.stage("questions", questions, [*ask, "--train", "6000"])
 
     def test_set(self) -> Path:
-        test = self.parquet / self.test_file
+        test = self.parquet / self.task.test_file
         if test.is_file() or not self.parquet.is_dir():
             return test
-        return self.parquet / self.valid_file  # EHRSQL's test labels may be missing
+        return self.parquet / self.task.valid_file  # EHRSQL's test labels may be missing
 
     def chat_options(self) -> list[str]:
         return ["--db_path", str(self.database), "--prompt", self.block.prompt]
@@ -88,3 +88,6 @@ class Ehrsql(Recipe):
 
     def dataset(self) -> list[str]:
         return ["--dataset_path", str(self.test_set()), "--db_path", str(self.database)]
+
+
+RECIPE = Ehrsql

@@ -1,0 +1,44 @@
+"""A chat about ECGs: a dialogue, with the prompts of training."""
+
+import argparse
+from collections.abc import Iterator
+
+from data_prep.ecg.prompts import ChatBuilder
+from recipes.chat_app.tasks import Turn
+from recipes.chat_app.text import Piece, printable
+from recipes.tasks.ecg.pipeline import Ecg
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--think", action="store_true", help="ecg: the system prompt of a model trained to reason")
+
+
+def make_task(args: argparse.Namespace, run: Ecg) -> "EcgTask":
+    """``run.think`` is the variable THINK."""
+    return EcgTask(args.think or run.think)
+
+
+class EcgTask:
+    """ECG questions and answers: a dialogue. With ``think`` the system prompt allows reasoning."""
+
+    dialogue = True
+
+    def __init__(self, think: bool):
+        from reward_fns.ecg import extract_answer  # takes seconds to import
+
+        self._builder = ChatBuilder(think)
+        self._extract = extract_answer
+
+    def messages(self, turns: list[Turn], question: str) -> list[dict[str, str]]:
+        questions = [*(asked for asked, _ in turns), question]
+        return self._builder.messages((), questions, [answer for _, answer in turns])
+
+    def answer(self, text: str) -> str:
+        return self._extract(text)[0]
+
+    def conclude(self, text: str, shown: str) -> Iterator[Piece]:
+        answer = self.answer(text)
+        if not answer:
+            yield Piece("error", "no answer in the text")
+        elif printable(answer) != shown:
+            yield Piece("answer", answer)

@@ -1,0 +1,97 @@
+"""A chat with a database: questions that stand alone, with the prompts of training. The sandbox executes the SQL."""
+
+import argparse
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep.common.errors import InputError
+from data_prep.sql.prompts import PromptBuilder
+from data_prep.sql.schema import open_database
+from recipes.chat_app.tasks import Turn
+from recipes.chat_app.text import Piece, printable
+from recipes.tasks.ehrsql.pipeline import Ehrsql
+from reward_fns.sql.sandbox import DatabaseError, Execution, SandboxError, shared_sandbox
+from reward_fns.sql.text import extract_sql
+
+SHOWN_ROWS = 20
+SHOWN_COLUMNS = 10
+SHOWN_CELL = 60  # characters
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--db_path", type=Path, help="ehrsql: the database; default: EHR_DB, or the run's demo")
+    parser.add_argument("--prompt", help="ehrsql: as in training; default: by PRESET")
+
+
+def make_task(args: argparse.Namespace, run: Ehrsql) -> "EhrsqlTask":
+    """Raises an ``InputError`` where there is no such prompt, or the database is missing or unreadable."""
+    own = Path(run.environ.get("EHR_DB") or args.output_dir / "data" / "mimic_iv.sqlite")
+    return EhrsqlTask(args.prompt or run.block.prompt, args.db_path or own)
+
+
+class EhrsqlTask:
+    """Questions to a database: each stands alone, as in training. The sandbox executes the query of an answer.
+
+    Raises:
+        InputError: there is no such prompt, or the database is missing or unreadable.
+    """
+
+    dialogue = False
+
+    def __init__(self, prompt: str, db_path: Path):
+        if prompt == "few_shot":
+            raise InputError("the few_shot prompt takes its examples from train; choose another --prompt for a chat")
+        self._builder = PromptBuilder(prompt, db_path)
+        self._db_path = db_path
+        open_database(db_path).close()
+
+    def messages(self, turns: list[Turn], question: str) -> list[dict[str, str]]:
+        return self._builder.messages(question)
+
+    def answer(self, text: str) -> str:
+        return extract_sql(text).sql or ""
+
+    def conclude(self, text: str, shown: str) -> Iterator[Piece]:
+        extraction = extract_sql(text)
+        if extraction.abstained:
+            yield Piece("note", "The model abstains: it says that the database cannot answer this question.")
+        elif extraction.sql is None:
+            yield Piece("error", "no query in the text")
+        else:
+            if printable(extraction.sql) != shown:
+                yield Piece("answer", extraction.sql)
+            yield self._result(extraction.sql)
+
+    def _result(self, sql: str) -> Piece:
+        try:
+            return result_piece(shared_sandbox().execute(self._db_path, sql))
+        except (DatabaseError, SandboxError) as error:
+            return Piece("error", f"cannot execute: {error}")
+
+
+def result_piece(execution: Execution) -> Piece:
+    """A table of the first rows and columns of a result, or an error that says why there is none.
+
+    Rows are sorted and numbers rounded to three decimals, as the grader compares them; it knows no column names.
+    """
+    if execution.answer is None:
+        return Piece("error", f"the query gives no result ({execution.status.replace('_', ' ')}): {execution.error}")
+    rows = json.loads(execution.answer)[:SHOWN_ROWS]
+    heading = f"{execution.rows:,} {'row' if execution.rows == 1 else 'rows'}"
+    if execution.rows > len(rows):
+        heading += f", the first {len(rows)} in the grader's order"
+    if rows and len(rows[0]) > SHOWN_COLUMNS:
+        heading += f", {SHOWN_COLUMNS} of {len(rows[0])} columns"
+    if not execution.reads_table:
+        heading += " (a constant: the query reads no table)"
+    return Piece("table", heading, tuple(tuple(map(_cell, row[:SHOWN_COLUMNS])) for row in rows))
+
+
+def _cell(text: str) -> str:
+    """One line of a cell: ``7`` for 7.0, which the grader does not tell from 7."""
+    if re.fullmatch(r"-?\d+\.0", text):
+        return text.removesuffix(".0")
+    text = " ".join(text.split())
+    return text if len(text) <= SHOWN_CELL else text[: SHOWN_CELL - 1] + "…"
