@@ -37,11 +37,11 @@ def checkout(tmp_path_factory) -> Path:
     for name, content in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
-    (entry,) = re.findall(r"```python\n(    Task\(.*?\n    \),\n)```", PAGE, re.S)
+    (entry,) = re.findall(r"```python\n(Task\(.*?\n\))\n```", PAGE, re.S)
     registry = folder / "recipes" / "tasks" / "registry.py"
     text = registry.read_text()
     assert text.count("\n)\nTASKS = ") == 1
-    registry.write_text(text.replace("\n)\nTASKS = ", f"\n{entry})\nTASKS = "))
+    registry.write_text(text.replace("\n)\nTASKS = ", f"\n{entry},\n)\nTASKS = "))
     return folder
 
 
