@@ -159,7 +159,7 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"--seed is {args.seed}; give 0 or more")
     load_environment(os.environ)
     recipe = TASKS[args.recipe]
-    run = recipe.pipeline.make_recipe(os.environ, [])
+    run = recipe.pipeline(os.environ, [])
     args.output_dir = args.output_dir or run.folder
     if args.ui:
         check_port(args.port)
