@@ -85,7 +85,8 @@ def ask(child: pexpect.spawn, question: str) -> str:
 @pytest.fixture(scope="module")
 def both(output_dir):
     """A terminal in which two models are asked about ECGs."""
-    child = spawn("--output_dir", output_dir, "--models", "sft", "grpo", "--max_response_length", 2000)
+    options = ["--recipe", "ecg", "--output_dir", output_dir, "--models", "sft", "grpo"]
+    child = spawn(*options, "--max_response_length", 2000)
     yield child
     child.close(force=True)
 
@@ -283,7 +284,8 @@ def test_errors_are_one_line(output_dir, tmp_path, arguments, named):
     (shutil.copytree(good, tmp_path / "no_template") / "chat_template.jinja").unlink()
     (shutil.copytree(good, tmp_path / "damaged") / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(InputError) as error:
-        chat.main(["--output_dir", str(tmp_path), *(argument.format(tmp=tmp_path) for argument in arguments)])
+        options = ["--recipe", "ecg", "--output_dir", str(tmp_path)]
+        chat.main([*options, *(argument.format(tmp=tmp_path) for argument in arguments)])
     assert named.format(tmp=tmp_path) in str(error.value)
     assert "\n" not in str(error.value)
 
