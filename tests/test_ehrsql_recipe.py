@@ -183,9 +183,9 @@ def reward_processes(start: Start) -> list[psutil.Process]:
 
 def stop_grpo(run: RecipeRun) -> None:
     """GRPO is DAPO here: groups of equal rewards are drawn anew."""
-    validated = lambda: any((run.folder / "grpo" / "metrics").glob("*.jsonl"))  # noqa: E731
+    log = run.folder / "logs" / "grpo.log"
     with run.start() as start:
-        run.in_the_middle_of("grpo", start, validated)
+        run.in_the_middle_of("grpo", start, lambda: "(TaskRunner pid=" in log.read_text())  # Ray is there
         press_ctrl_c(start, run)
 
     rollouts = run.folder.parent / "rollouts" / "1.jsonl"  # written when the checkpoint is
