@@ -35,9 +35,7 @@ def build(
     ``explain``, what each rule keeps. Returns the number of rows of each table. Raises ``InputError`` for a missing or
     damaged tree, or where nothing can be written.
 
-    >>> from data_prep import make_demo_ehr
-    >>> make_demo_ehr.main(["--out_dir", f"{folder}/tree", "--patients", "20"])
-    >>> build(folder / "tree", folder / "mimic_iv.sqlite", BuildOptions(num_patient=10))["patients"]
+    >>> build(tree, folder / "mimic_iv.sqlite", BuildOptions(num_patient=10))["patients"]
     10
     """
     tree = MimicTree(data_dir)
