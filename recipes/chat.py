@@ -160,6 +160,7 @@ def main(argv: list[str] | None = None) -> None:
     load_environment(os.environ)
     recipe = TASKS[args.recipe]
     run = recipe.pipeline(os.environ, [])
+    run.config  # noqa: B018  composed here, so that an unknown PRESET ends the chat before anything is loaded
     args.output_dir = args.output_dir or run.folder
     if args.ui:
         check_port(args.port)
