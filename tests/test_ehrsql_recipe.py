@@ -185,7 +185,7 @@ def stop_grpo(run: RecipeRun) -> None:
     """GRPO is DAPO here: groups of equal rewards are drawn anew."""
     log = run.folder / "logs" / "grpo.log"
     with run.start() as start:
-        run.in_the_middle_of("grpo", start, lambda: "(TaskRunner pid=" in log.read_text())  # Ray is there
+        run.in_the_middle_of("grpo", start, lambda: "(TaskRunner pid=" in log.read_text(errors="replace"))
         press_ctrl_c(start, run)
 
     rollouts = run.folder.parent / "rollouts" / "1.jsonl"  # written when the checkpoint is
