@@ -1,1 +1,1 @@
-"""The stages of each recipe, from nothing to results. ``recipes.run`` runs them."""
+"""The stages that all recipes share, and what runs them. Those of one recipe are in ``recipes/tasks``."""
