@@ -59,7 +59,8 @@ def ray_cluster(log: Path) -> Iterator[dict[str, str]]:
     """A cluster of this machine alone, as the README starts it. Yields the variables of those who submit jobs."""
     gcs, dashboard, client = free_ports(3)
     folder = tempfile.mkdtemp(prefix="ray")  # Ray's sockets need a short path
-    environ = os.environ | {
+    inherited = {name: value for name, value in os.environ.items() if name != "VENV"}  # jobs take the cluster's
+    environ = inherited | {
         "HARDWARE": "cpu",
         "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}",
         "VIRTUAL_ENV": sys.prefix,
@@ -98,6 +99,8 @@ def test_a_ray_job_runs_from_nothing_to_its_page(tmp_path, questions):
     printed = submitted.stdout + submitted.stderr
     assert submitted.returncode == 0, printed[-5000:]
     assert re.search(r"Job '\w+' succeeded", printed)
+    console = re.search(r"^ecg, preset tiny.*?(?=^\S*.*Job '\w+' succeeded)", printed, re.DOTALL | re.MULTILINE)[0]
+    assert "finished before" not in console and len(console.splitlines()) <= 80
 
     (step,) = [entry for entry in metrics(out / "grpo").values() if "actor/kl_loss" in entry]
     names = {f"rollout/{name}" for name in ("contradiction", "copied", "identical_answers", "coverage", "format_ok")}
