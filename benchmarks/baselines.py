@@ -19,7 +19,7 @@ from recipes.pipeline.console import RunConsole
 from recipes.pipeline.recipe import Recipe
 from recipes.pipeline.settings import load_environment
 from recipes.pipeline.stages import MARKER, Stages
-from recipes.summary import summarize
+from recipes.report.summary import write_summary
 from recipes.tasks.registry import TASKS
 
 BASELINES = ("continued_sft", "rejection_sampling")
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             recipe.start_model = str(recipe.train_sft(stages))
             baselines(recipe, stages)
         runs = {label: recipe.results / label for label in (recipe.start_label, "grpo", *BASELINES)}
-        summarize(runs, [recipe.folder / "grpo" / "metrics"], recipe.folder / "baselines", console.rich, {})
+        write_summary(runs, [recipe.folder / "grpo" / "metrics"], recipe.folder / "baselines", console.rich, {})
     times = ", ".join(f"{name} {stages.seconds(name)} s" for name in ("grpo", "continued_sft", "right_answers"))
     print(f"{times}, rejection_sampling {stages.seconds('rejection_sampling')} s")
 

@@ -14,7 +14,9 @@ from typing import Any
 from data_prep.common.atomic import atomic_output
 from data_prep.common.errors import InputError, run_main
 from recipes.evaluation.results import read_text
-from recipes.summary import TRAINING, cells, parse_runs
+from recipes.report.curves import TRAINING
+from recipes.report.summary import cells
+from recipes.summary import parse_runs
 
 MODELS = {
     "start": "SFT on the teacher (start)",

@@ -8,22 +8,19 @@ renamed into place last: where it stands, the other files are complete.
 """
 
 import argparse
-import multiprocessing
-import os
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rich.console import Console
-from rich.progress import track
 
 from data_prep.common.atomic import check_folder
 from data_prep.common.checksum import sha256_file
 from data_prep.common.errors import InputError, run_main
+from data_prep.common.parallel import parallel_map
 from data_prep.common.parquet import write_parquet
+from data_prep.common.prompt_tokens import TokenCounter, WordCounter
 from data_prep.ecg.ids import question_ids, record_id
 from data_prep.ecg.prompts import PROMPT_FILES, ChatBuilder
 from data_prep.ecg.report import SPLITS, category_counts, print_report
@@ -32,11 +29,8 @@ from data_prep.ecg.source import SCHEMAS, Record, read_file
 from data_prep.ecg.split import assign_groups, group_records
 from data_prep.ecg.teacher import check_ids, grade_answer, read_answers, teacher_counts, with_answers
 from data_prep.ecg.turns import fold
-from data_prep.sql.report import TokenCounter, WordCounter
 
 PARQUET_NAMES = ("sft_train", "sft_valid", "grpo_train", "grpo_valid", "grpo_test")
-ROWS_PER_PROCESS = 1_000  # a process takes seconds to start, a row hundredths of one
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -90,7 +84,7 @@ def prepare(options: Options, console: Console) -> None:
             teacher_graded += [(question, answers[question.id]) for question in asked]
         elif split != "train" or options.sft_share == 1 or not answer_shown:
             graded += [(question, answer_shown) for question in asked]
-    made = in_processes(grpo_row, graded, "Extracting facts", console)
+    made = parallel_map(grpo_row, "Extracting facts", console, *zip(*graded, strict=True))
     for (question, _), row in zip(graded, made, strict=True):
         rows.setdefault(f"grpo_{question.split}", []).append(row)
 
@@ -106,7 +100,8 @@ def prepare(options: Options, console: Console) -> None:
         },
     }
     if options.teacher_answers:
-        grades = in_processes(grade_answer, teacher_graded, "Grading the teacher's answers", console)
+        title = "Grading the teacher's answers"
+        grades = parallel_map(grade_answer, title, console, *zip(*teacher_graded, strict=True))
         manifest["teacher"] = teacher_counts(grades)
     write_parquet(options.out_dir, PARQUET_NAMES, rows, manifest)
     print_report(console, manifest, counter.unit)
@@ -231,24 +226,6 @@ def keep_answered(
             "fewer answers"
         )
     return answered
-
-
-def in_processes(function: Callable[..., T], arguments: list[tuple], title: str, console: Console) -> list[T]:
-    """``function`` of each tuple, in order; of many in several processes, since each reads and embeds a reference."""
-    processes = min(os.cpu_count() or 1, len(arguments) // ROWS_PER_PROCESS)
-    if processes < 2:
-        return [function(*each) for each in track(arguments, title, console=console)]
-    # Not forked: torch's threads would be copied in any state.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, initializer=_use_one_thread) as pool:
-        made = pool.map(function, *zip(*arguments, strict=True), chunksize=50)
-        return list(track(made, title, len(arguments), console=console))
-
-
-def _use_one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def name_groups(groups: list[int], ids: list[str]) -> dict[int, str]:

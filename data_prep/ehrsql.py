@@ -20,9 +20,10 @@ from data_prep.common.atomic import check_folder
 from data_prep.common.checksum import sha256_file
 from data_prep.common.errors import InputError, run_main
 from data_prep.common.parquet import write_parquet
+from data_prep.common.prompt_tokens import TokenCounter, WordCounter
 from data_prep.sql.gold import execute_all
 from data_prep.sql.prompts import PromptBuilder, prompt_names, template_files
-from data_prep.sql.report import TokenCounter, WordCounter, print_report, split_counts, teacher_counts
+from data_prep.sql.report import print_report, split_counts, teacher_counts
 from data_prep.sql.schema import open_database
 from data_prep.sql.source import (
     SPLITS,

@@ -24,8 +24,8 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_prep.common.atomic import atomic_output
-from data_prep.common.chat_template import chat_template_variables
 from data_prep.common.errors import InputError, run_main
+from data_prep.common.prompt_tokens import prompt_tokens
 from recipes.models import EXPORT_FIGURES
 
 # The export is bfloat16, the policy float32: the mean difference that rounding makes is below this, in nats a token.
@@ -118,11 +118,10 @@ def sequences_of(model: torch.nn.Module, tokenizer: Any, prompts: Iterable[list[
     """Each prompt (chat messages) with the model's greedy continuation, as token ids (length,)."""
     sequences = []
     for messages in prompts:
-        text = tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=False, **chat_template_variables()
-        )
-        ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)
-        sequences.append(model.generate(**ids, max_new_tokens=CONTINUATION_TOKENS, do_sample=False)[0])
+        ids = torch.tensor(prompt_tokens(tokenizer, [list(messages)]))
+        mask = torch.ones_like(ids)
+        output = model.generate(ids, attention_mask=mask, max_new_tokens=CONTINUATION_TOKENS, do_sample=False)
+        sequences.append(output[0])
     return sequences
 
 

@@ -23,8 +23,8 @@ from pyarrow.parquet import read_metadata
 
 from data_prep.common.atomic import DISK_ERRORS
 from data_prep.common.errors import InputError, run_main
+from data_prep.common.printable import printable
 from recipes import doctor, launch
-from recipes.chat_app.text import printable
 from recipes.compare import write_comparison
 from recipes.config import compose_config
 from recipes.pipeline.console import RunConsole
@@ -34,7 +34,7 @@ from recipes.pipeline.recipe import Recipe
 from recipes.pipeline.settings import REPO, load_environment
 from recipes.pipeline.sft_options import add_sft_options, check_sft_options, sft_overrides
 from recipes.pipeline.stages import DryRun, Execute, Stages
-from recipes.summary import summarize
+from recipes.report.summary import write_summary
 from recipes.tasks.registry import TASKS
 
 # Variables that say what a run is, besides OUTPUT_DIR.
@@ -167,7 +167,7 @@ def finish(recipe: Recipe, console: RunConsole) -> None:
     runs = {label: recipe.results / label for label in recipe.evaluated_models()}
     two = {label: runs[label] for label in (recipe.start_label, "grpo")}
     commands = next_commands(recipe)
-    page = summarize(two, [recipe.folder / "grpo" / "metrics"], recipe.folder / "summary", console.rich, commands)
+    page = write_summary(two, [recipe.folder / "grpo" / "metrics"], recipe.folder / "summary", console.rich, commands)
     *_, answers = write_comparison(runs, recipe.folder / "comparison")
     places = {"page": page, "answers": answers, "model": recipe.models / "grpo", "logs": recipe.folder / "logs"}
     for name, place in places.items():

@@ -19,14 +19,14 @@ the grader failed                        0.0, and ``grader_failed`` = 1.0
 Where the text holds ``<answer>...</answer>`` or ends a ``<think>`` block, only the answer is graded.
 """
 
+import functools
 import logging
 
 from reward_fns.ecg_grader.grade import EcgGrade, grade
 from reward_fns.ecg_grader.reference import load_reference
-from reward_fns.ecg_grader.words import copied_share
+from reward_fns.ecg_grader.text import copied_share
 
 logger = logging.getLogger(__name__)
-_logged: set[str] = set()
 
 
 def extract_answer(solution_str: str) -> tuple[str, bool]:
@@ -73,9 +73,7 @@ def compute_score(
         result = grade(answer, reference)
         copied, failed = copied_share(answer, reference.question), 0.0
     except Exception as error:  # an exception here would end the training run
-        if str(error) not in _logged:
-            _logged.add(str(error))
-            logger.exception("the ECG grader failed; this is logged once")
+        _log_once(str(error))
         answer, format_ok, result, copied, failed = "", False, EcgGrade(0.0, 0.0, 0.0), 0.0, 1.0
     bonus = format_bonus if format_ok and result.correctness > 0 else 0.0
     return {
@@ -90,3 +88,8 @@ def compute_score(
         "judge_used": 0.0,
         "grader_failed": failed,
     }
+
+
+@functools.lru_cache(maxsize=1024)
+def _log_once(error: str) -> None:
+    logger.exception("the ECG grader failed; this is logged once")

@@ -21,6 +21,7 @@ verl serves the judge and passes its address (``configs/judge/served.yaml``).
 """
 
 import asyncio
+import functools
 import hashlib
 import logging
 import re
@@ -32,9 +33,9 @@ import aiohttp
 import jinja2
 
 from reward_fns import ecg
-from reward_fns.ecg_grader.grade import KEY_CONTRADICTION
+from reward_fns.ecg_grader.parameters import KEY_CONTRADICTION
 from reward_fns.ecg_grader.reference import load_reference
-from reward_fns.ecg_grader.words import MAX_CHARS
+from reward_fns.ecg_grader.text import MAX_CHARS
 
 TEMPLATE_FILE = Path(__file__).resolve().parent.parent / "configs" / "ecg_prompts" / "judge.jinja"
 DISAGREES = 0.5
@@ -44,7 +45,6 @@ VERDICT = re.compile(r"score: ?(10|[0-9])(/10)?\.?", re.IGNORECASE)
 VERDICT_TOKENS = 16  # a tokenizer that splits it into characters takes 9
 
 logger = logging.getLogger(__name__)
-_logged: set[tuple[type, str]] = set()
 _template = jinja2.Template(TEMPLATE_FILE.read_text(encoding="utf-8"), undefined=jinja2.StrictUndefined)
 _verdicts: OrderedDict[str, float] = OrderedDict()  # by prompt, the least recently used first
 _pending: dict[str, asyncio.Task] = {}  # by prompt
@@ -81,10 +81,7 @@ async def compute_score(
         prompt = render(solution_str, ground_truth, reward_model_tokenizer)
         verdict = await _verdict(prompt, reward_router_address, deadline_s, concurrency)
     except Exception as error:  # an exception here would end the training run
-        kind = type(error), str(error).split(":")[0]  # without the judge's reply
-        if kind not in _logged:
-            _logged.add(kind)
-            logger.exception("the judge failed, the rules' score stands; this kind of failure is logged once")
+        _log_once(type(error), str(error).split(":")[0])  # without the judge's reply
         return result | {"judge_failed": 1.0}
     correctness = rules["correctness"]
     raised = max(correctness, min(verdict, correctness + max_raise, _ceiling(rules)))
@@ -93,6 +90,11 @@ async def compute_score(
         "judge_used": 1.0,
         "judge_disagrees": float(abs(verdict - correctness) > DISAGREES),
     }
+
+
+@functools.lru_cache(maxsize=1024)
+def _log_once(kind: type, beginning: str) -> None:
+    logger.exception("the judge failed, the rules' score stands; this kind of failure is logged once")
 
 
 def _leaves_room(rules: dict[str, float]) -> bool:

@@ -32,17 +32,18 @@ verl calls ``compute_score`` once a sample, in threads beside its event loop. Th
 SQL, and a cache: of the 16 rollouts of a group only distinct queries are executed, and gold never is.
 """
 
+import functools
 import hashlib
 import logging
 import os
 from dataclasses import dataclass
 
 from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED
+from reward_fns.sql.reliability import reliability
 from reward_fns.sql.sandbox import DatabaseError, Execution, check_database, shared_sandbox
 from reward_fns.sql.text import Extraction, extract_sql
 
 logger = logging.getLogger(__name__)
-_logged: set[str] = set()
 _FAILED = {
     "score": 0.0,
     "acc": 0.0,
@@ -143,14 +144,14 @@ def compute_score(
     try:
         result = grade(solution_str, ground_truth, _database_path(extra_info), timeout_s, official_clean_up)
     except Exception as error:  # an exception here would end the training run
-        _log_once(error)
+        _log_once(f"{type(error).__name__}: {error}")
         return {**_FAILED, "answerable": float(str(ground_truth) != ABSTAIN), "pred": f"grader failed: {error}"}
     is_constant = result.executed and not result.execution.reads_table
     right = result.acc and not is_constant
     if ground_truth == GOLD_FAILED:
         score = 0.0
     elif reliability_penalty is not None:
-        score = 1.0 if right else 0.0 if result.abstained else -reliability_penalty
+        score = reliability(right, result.abstained, reliability_penalty)
     elif is_constant:
         score = 0.0
     else:
@@ -186,8 +187,6 @@ def _database_path(extra_info: dict | None) -> str:
     return path
 
 
-def _log_once(error: Exception) -> None:
-    cause = f"{type(error).__name__}: {error}"
-    if cause not in _logged:
-        _logged.add(cause)
-        logger.error("EHRSQL grader failed, the sample scores 0: %s", cause, exc_info=error)
+@functools.lru_cache(maxsize=1024)
+def _log_once(cause: str) -> None:
+    logger.exception("EHRSQL grader failed, the sample scores 0: %s", cause)

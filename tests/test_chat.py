@@ -16,10 +16,10 @@ from chat_helpers import HOSTILE, one_thread, trained
 from conftest import REPO
 
 from data_prep.common.errors import InputError
+from data_prep.common.printable import printable
 from recipes import chat
 from recipes.chat_app.conversation import Conversation
 from recipes.chat_app.models import ChatModel, ChatOptions, find_model, forbid_network
-from recipes.chat_app.text import printable
 from recipes.tasks.ecg.chat import EcgTask
 from recipes.tasks.ehrsql.chat import EhrsqlTask
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from data_prep.common.printable import printable
 from recipes.chat import Screen
-from recipes.chat_app.text import Piece, TagReader, printable
+from recipes.chat_app.text import Piece, TagReader
 from recipes.tasks.ecg.chat import EcgTask
 from recipes.tasks.ehrsql.chat import SHOWN_COLUMNS, SHOWN_ROWS, result_piece
 from reward_fns.sql.answers import canonical_answer

@@ -14,8 +14,9 @@ from conftest import REPO
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_prep.common.printable import printable
 from recipes.chat_app.models import ChatModel, ChatOptions
-from recipes.chat_app.text import Piece, printable
+from recipes.chat_app.text import Piece
 from recipes.chat_app.ui import Session, render
 from recipes.tasks.ecg.chat import EcgTask
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from data_prep.common.errors import InputError
 from recipes import compare
 from recipes.evaluation.bootstrap import holm, paired_bootstrap, paired_p_value
+from recipes.evaluation.comparison import Comparison, compare_pairs
 from recipes.evaluation.results import read_run
+from recipes.report import pairs
 from recipes.report.compare_items import page_items
 from recipes.report.compare_page import render_page
 from reward_fns.ecg_grader.reference import make_reference
@@ -75,37 +77,37 @@ def read(folders):
 
 
 def test_differences_of_two_runs(ecg_folders):
-    first = compare.compare(read(ecg_folders[:2]))[0]
+    first = compare_pairs(read(ecg_folders[:2]))[0]
     assert (first.figure, first.questions, first.before, first.after) == ("correctness", 4, "start", "sft")
     assert (first.before_value, first.after_value) == (37.5, 37.5)
     assert first.difference == 0
 
 
 def test_three_runs_are_compared_in_three_pairs(ecg_folders):
-    pairs = [(each.before, each.after) for each in compare.compare(read(ecg_folders)) if each.figure == "coverage"]
+    pairs = [(each.before, each.after) for each in compare_pairs(read(ecg_folders)) if each.figure == "coverage"]
     assert pairs == [("start", "sft"), ("start", "grpo"), ("sft", "grpo")]
 
 
 def test_figures_without_questions_are_left_out(tmp_path):
     folders = [write(tmp_path / label, [ehrsql_sample("a", 1)], "ehrsql") for label in "xy"]
-    assert "unseen templates" not in {each.figure for each in compare.compare(read(folders))}
+    assert "unseen templates" not in {each.figure for each in compare_pairs(read(folders))}
 
 
 def test_other_questions_are_refused(tmp_path, ecg_folders):
     other = write(tmp_path / "other", [ecg_sample("new", 1.0)], "ecg")
     with pytest.raises(InputError, match="other and start are not about the same questions"):
-        compare.compare(read([ecg_folders[0], other]))
+        compare_pairs(read([ecg_folders[0], other]))
 
 
 def test_small_p_values_are_bounds():
-    each = compare.Comparison("coverage", 1200, "a", "b", 40, 60, 20, 15.04, 25, 1e-4)
+    each = Comparison("coverage", 1200, "a", "b", 40, 60, 20, 15.04, 25, 1e-4)
     row = ["coverage", "1,200", "40.0 to 60.0", "+20.0 [+15.0, +25.0]", "< 0.001"]
-    assert compare.tables([each]) == {"a to b": [compare.HEADING, row]}
+    assert pairs.tables([each]) == {"a to b": [pairs.HEADING, row]}
 
 
 def test_the_correction_is_named():
-    assert "one pair, p not corrected" in compare.caption(2)
-    assert "corrected for the 3 pairs of runs (Holm)" in compare.caption(3)
+    assert "one pair, p not corrected" in pairs.caption(2)
+    assert "corrected for the 3 pairs of runs (Holm)" in pairs.caption(3)
 
 
 @pytest.mark.parametrize(

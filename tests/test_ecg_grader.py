@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 from itertools import product
+from math import inf
 from pathlib import Path
 from statistics import correlation, mean
 
@@ -15,11 +16,15 @@ from hypothesis import strategies as st
 from data_prep.ecg.source import SCHEMAS, read_file
 from reward_fns.ecg import compute_score, extract_answer
 from reward_fns.ecg_grader import similarity
-from reward_fns.ecg_grader.facts import Fact, leads, quantities, read
+from reward_fns.ecg_grader.facts import Direction, Quantity, Term
 from reward_fns.ecg_grader.grade import grade, split_entities
+from reward_fns.ecg_grader.leads import leads
 from reward_fns.ecg_grader.ontology import ontology
+from reward_fns.ecg_grader.quantities import quantities
+from reward_fns.ecg_grader.reading import read
 from reward_fns.ecg_grader.reference import load_reference, make_reference
 from reward_fns.ecg_grader.similarity import embed, pack, unpack
+from reward_fns.ecg_grader.text import Text
 from reward_fns.ecg_grader.verdict import polarity, stance
 
 WPW = "Which leads show the delta wave in this patient with Wolff-Parkinson-White syndrome?"
@@ -65,21 +70,21 @@ def test_leads(text, expected):
 @pytest.mark.parametrize(
     "text, expected",
     [
-        ("over 120 ms", [("time", "0.12 inf")]),
-        ("0.12 to 0.20 seconds", [("time", "0.12 0.2")]),
-        ("60-100 beats per minute", [("rate", "60 100")]),
-        ("2.5 mm", [("length", "2.5 2.5")]),
-        ("a score of 2", [("number", "2 2")]),
+        ("over 120 ms", [("time", 0.12, inf)]),
+        ("0.12 to 0.20 seconds", [("time", 0.12, 0.2)]),
+        ("60-100 beats per minute", [("rate", 60, 100)]),
+        ("2.5 mm", [("length", 2.5, 2.5)]),
+        ("a score of 2", [("number", 2, 2)]),
         ("V1 and T4b", []),
-        ("no more than 5 mm", [("length", "-inf 5")]),
-        ("120 ms or longer", [("time", "0.12 inf")]),
-        ("an axis of -30 to +90 degrees", [("angle", "-30 90")]),
-        ("minus 30 degrees", [("angle", "-30 -30")]),
-        ("a depression of -2 mm", [("length", "2 2")]),
+        ("no more than 5 mm", [("length", -inf, 5)]),
+        ("120 ms or longer", [("time", 0.12, inf)]),
+        ("an axis of -30 to +90 degrees", [("angle", -30, 90)]),
+        ("minus 30 degrees", [("angle", -30, -30)]),
+        ("a depression of -2 mm", [("length", 2, 2)]),
     ],
 )
 def test_quantities(text, expected):
-    assert [(fact.slot, fact.value) for fact in quantities(text)] == expected
+    assert [(fact.dimension, fact.low, fact.high) for fact in quantities(text)] == expected
 
 
 @pytest.mark.parametrize(
@@ -89,12 +94,12 @@ def test_quantities(text, expected):
 )
 def test_leads_are_denied(text):
     facts = read(text).facts
-    assert Fact("lead", "V1", negated=True) in facts and Fact("lead", "V1") not in facts
+    assert Term("lead", "V1", negated=True) in facts and Term("lead", "V1") not in facts
 
 
 def test_a_number_is_denied():
-    assert Fact("time", "0.12 0.12", negated=True) in read("It is not 120 ms.").facts
-    assert Fact("time", "-inf 0.12") in read("It is not longer than 120 ms.").facts
+    assert Quantity("time", 0.12, 0.12, negated=True) in read("It is not 120 ms.").facts
+    assert Quantity("time", -inf, 0.12) in read("It is not longer than 120 ms.").facts
 
 
 @pytest.mark.parametrize("text", ["A young lad.", "Two pets.", "The tee of a pipe."])
@@ -103,16 +108,16 @@ def test_words_are_no_abbreviations(text):
 
 
 def test_leads_after_a_contrast_are_not_denied():
-    assert Fact("lead", "V1") in read("There is no ST elevation in II but in V1.").facts
+    assert Term("lead", "V1") in read("There is no ST elevation in II but in V1.").facts
 
 
 def test_negation_ends_with_its_clause():
     facts = read("The QT interval is not prolonged in hyperkalemia; the T waves are peaked.").facts
-    assert Fact("wave or interval", "qt interval", negated=True) in facts
-    assert Fact("direction level t wave", "+") in facts
+    assert Term("wave or interval", "qt interval", negated=True) in facts
+    assert Direction("level", "t wave", "+") in facts
     facts = read("The QRS complex is wide and is not preceded by a P wave.").facts
-    assert Fact("wave or interval", "qrs complex") in facts
-    assert Fact("wave or interval", "p wave", negated=True) in facts
+    assert Term("wave or interval", "qrs complex") in facts
+    assert Term("wave or interval", "p wave", negated=True) in facts
 
 
 @pytest.mark.parametrize(
@@ -149,7 +154,7 @@ def test_british_spelling_and_abbreviations_are_the_same_facts():
      ("The PR interval is long.", "")],
 )  # fmt: skip
 def test_polarity(text, expected):
-    assert polarity(text) == expected
+    assert polarity(Text(text)) == expected
 
 
 @pytest.mark.parametrize(
@@ -162,7 +167,7 @@ def test_polarity(text, expected):
      ("It's a copy. The law says so. You can ask.", "")],
 )  # fmt: skip
 def test_what_permits_or_refuses_is_a_verdict_too(text, expected):
-    assert stance(text) == expected
+    assert stance(Text(text)) == expected
 
 
 def test_ontology_names_are_consistent():

@@ -216,8 +216,8 @@ def test_no_server_leaves_the_rules_score(judge):
     assert judge.score(PARTIAL, reward_router_address=None) == {**rules(), **FAILED}
 
 
-def test_a_kind_of_failure_is_logged_once(judge, monkeypatch, caplog):
-    monkeypatch.setattr(ecg_judge, "_logged", set())
+def test_a_kind_of_failure_is_logged_once(judge, caplog):
+    ecg_judge._log_once.cache_clear()
     judge.respond = lambda request: completion("no")
     judge.score(PARTIAL)
     judge.respond = lambda request: completion("neither")

@@ -20,7 +20,7 @@ from data_prep.ecg.teacher import CORRECT, read_answers, with_answers
 from data_prep.ecg.turns import Turn
 from data_prep.make_demo_ecg import FILES, TEACHER_FILE, make_entries
 from reward_fns.ecg import compute_score
-from reward_fns.ecg_grader.grade import KEY_CONTRADICTION
+from reward_fns.ecg_grader.parameters import KEY_CONTRADICTION
 from reward_fns.ecg_grader.reference import make_reference
 
 SCHEMA = {schema.id: schema for schema in SCHEMAS}

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from reward_fns.ehrsql import compute_score, grade
+from reward_fns.ehrsql import _log_once, compute_score, grade
 from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED, canonical_answer
 from reward_fns.sql.reliability import reliability_score
 
@@ -146,7 +146,7 @@ def test_any_text_is_scored(db_path, text, ground_truth):
 @pytest.mark.parametrize("extra_info", [None, {}, {"db_path": "/nowhere/ehr.sqlite"}])
 def test_a_missing_database_scores_zero_and_says_so_once(caplog, monkeypatch, extra_info, text):
     monkeypatch.delenv("EHRSQL_DB", raising=False)
-    monkeypatch.setattr("reward_fns.ehrsql._logged", set())
+    _log_once.cache_clear()
     with caplog.at_level(logging.ERROR):
         results = [compute_score("ehrsql", text, GOLD, extra_info) for _ in range(2)]
     assert results[0] == results[1]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_prep.common import parallel
 from data_prep.common.errors import InputError
 from recipes.evaluate import evaluate, parser
 from recipes.evaluation.generation import Response
@@ -204,7 +205,7 @@ def test_a_summary_needs_a_sample():
 
 def test_processes_grade_alike(rows, monkeypatch):
     alone = evaluation.grade_responses(rows, RESPONSES)
-    monkeypatch.setattr(evaluation, "ROWS_PER_PROCESS", 2)
+    monkeypatch.setattr(parallel, "ITEMS_PER_PROCESS", 2)
     monkeypatch.setattr(evaluation.os, "cpu_count", lambda: 2)
     assert evaluation.grade_responses(rows, RESPONSES) == alone
 

@@ -9,7 +9,10 @@ from numpy import diff, median, split
 
 from data_prep.common.errors import InputError
 from recipes import summary
+from recipes.evaluation.comparison import compare_with_first
 from recipes.evaluation.results import Run, read_run, results_file
+from recipes.report.curves import TRAINING, read_curves
+from recipes.report.summary import cells
 from recipes.report.summary_misreadings import misreadings_markdown
 from recipes.tasks.ehrsql.figures import Sample
 from reward_fns.ecg_grader.reference import make_reference
@@ -69,12 +72,12 @@ def write_metrics(path, records):
 
 @pytest.fixture
 def metrics(tmp_path):
-    first = [(0, {VALIDATION: 0.25}), (1, {summary.TRAINING: 0.3}), (2, {VALIDATION: 0.9})]
+    first = [(0, {VALIDATION: 0.25}), (1, {TRAINING: 0.3}), (2, {VALIDATION: 0.9})]
     return write_metrics(tmp_path / "grpo.jsonl", first)
 
 
 def test_differences_by_hand():
-    comparison = summary.compare({"start": run(START), "grpo": run(AFTER)})
+    comparison = compare_with_first({"start": run(START), "grpo": run(AFTER)})
     start, grpo = comparison["start"], comparison["grpo"]
     assert start["seen templates"] == {"questions": 3, "value": pytest.approx(100 / 3)}
     assert grpo["seen templates"]["value"] == pytest.approx(100)
@@ -91,10 +94,10 @@ def test_differences_by_hand():
 
 def test_figures_of_no_question_are_none():
     only_seen = [sample("a", 1)]
-    comparison = summary.compare({"start": run(only_seen), "grpo": run(only_seen)})
+    comparison = compare_with_first({"start": run(only_seen), "grpo": run(only_seen)})
     empty = {"questions": 0, "value": None, "difference": None, "low": None, "high": None}
     assert comparison["grpo"]["unseen templates"] == empty
-    assert summary.cells(comparison["grpo"]["unseen templates"]) == ("", "")
+    assert cells(comparison["grpo"]["unseen templates"]) == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +111,7 @@ def test_figures_of_no_question_are_none():
 )
 def test_runs_on_other_questions_are_refused(other):
     with pytest.raises(InputError, match="grpo and start are not about the same questions"):
-        summary.compare({"start": run(START), "grpo": run(other)})
+        compare_with_first({"start": run(START), "grpo": run(other)})
 
 
 def test_the_newest_results_of_a_folder_are_taken(tmp_path):
@@ -145,12 +148,12 @@ def test_missing_results_are_refused(tmp_path):
 
 
 def test_a_resumed_run_replaces_steps(tmp_path, metrics):
-    later = [(2, {VALIDATION: 0.5, summary.TRAINING: None}), (3, {summary.TRAINING: 0.4})]
+    later = [(2, {VALIDATION: 0.5, TRAINING: None}), (3, {TRAINING: 0.4})]
     resumed = write_metrics(tmp_path / "resumed.jsonl", later)
-    curves = summary.read_curves([metrics, resumed], VALIDATION)
-    assert curves == {VALIDATION: {0: 0.25, 2: 0.5}, summary.TRAINING: {1: 0.3, 3: 0.4}}
-    assert summary.read_curves([tmp_path], VALIDATION) == curves  # in the order of the names: grpo, resumed
-    assert summary.read_curves([resumed, metrics], VALIDATION)[VALIDATION] == {0: 0.25, 2: 0.9}
+    curves = read_curves([metrics, resumed], VALIDATION)
+    assert curves == {VALIDATION: {0: 0.25, 2: 0.5}, TRAINING: {1: 0.3, 3: 0.4}}
+    assert read_curves([tmp_path], VALIDATION) == curves  # in the order of the names: grpo, resumed
+    assert read_curves([resumed, metrics], VALIDATION)[VALIDATION] == {0: 0.25, 2: 0.9}
 
 
 def test_nan_is_null_in_verls_file(tmp_path):
@@ -159,7 +162,7 @@ def test_nan_is_null_in_verls_file(tmp_path):
         b'{"step":0,"data":{"val-core/ehrsql/acc/mean@1":0.25,"val-aux/num_turns/mean":2.0}}\n'
         b'{"step":1,"data":{"critic/score/mean":null,"timing_s/step":3.5}}\n'
     )
-    assert summary.read_curves([path], VALIDATION) == {VALIDATION: {0: 0.25}, summary.TRAINING: {}}
+    assert read_curves([path], VALIDATION) == {VALIDATION: {0: 0.25}, TRAINING: {}}
 
 
 @pytest.mark.parametrize("line", ["{", "[]", "3", '{"step": 1}', '{"step": 1, "data": null}', '{"data": {}}'])
@@ -167,15 +170,15 @@ def test_bad_metrics_name_the_line(tmp_path, metrics, line):
     with metrics.open("a") as file:
         print(line, file=file)
     with pytest.raises(InputError, match=r"grpo\.jsonl, line 4"):
-        summary.read_curves([metrics], VALIDATION)
+        read_curves([metrics], VALIDATION)
 
 
 def test_metrics_without_validation_are_refused(tmp_path):
-    path = write_metrics(tmp_path / "grpo.jsonl", [(1, {summary.TRAINING: 0.3})])
+    path = write_metrics(tmp_path / "grpo.jsonl", [(1, {TRAINING: 0.3})])
     with pytest.raises(InputError, match="trainer.test_freq"):
-        summary.read_curves([path], VALIDATION)
+        read_curves([path], VALIDATION)
     with pytest.raises(InputError, match="no such file"):
-        summary.read_curves([tmp_path / "absent.jsonl"], VALIDATION)
+        read_curves([tmp_path / "absent.jsonl"], VALIDATION)
 
 
 def test_command_line(tmp_path, metrics, capsys):
@@ -295,7 +298,7 @@ ECG = {
 }
 ECG_METRICS = [
     (0, {"val-core/ecg/EBK/acc/mean@1": 0.2, "val-core/ecg/CDQA/acc/mean@1": 0.4, "val-aux/ecg/EBK/score/mean@1": 1}),
-    (5, {"val-core/ecg/EBK/acc/mean@1": 0.5, "val-core/ecg/CDQA/acc/mean@1": 0.6, summary.TRAINING: 0.3}),
+    (5, {"val-core/ecg/EBK/acc/mean@1": 0.5, "val-core/ecg/CDQA/acc/mean@1": 0.6, TRAINING: 0.3}),
 ]
 
 
@@ -316,7 +319,7 @@ def ecg_runs(tmp_path):
 
 
 def test_ecg_figures(ecg_runs):
-    figures = summary.compare(ecg_runs)["start"]
+    figures = compare_with_first(ecg_runs)["start"]
     assert {name: figure["value"] for name, figure in figures.items()} == {
         "correctness": pytest.approx(50),
         "coverage": 50,
@@ -327,14 +330,14 @@ def test_ecg_figures(ecg_runs):
 
 
 def test_ecg_differences(ecg_runs):
-    assert summary.compare(ecg_runs)["grpo"]["correctness"]["difference"] == pytest.approx(30)
+    assert compare_with_first(ecg_runs)["grpo"]["correctness"]["difference"] == pytest.approx(30)
 
 
 def test_validation_is_averaged_over_categories(tmp_path):
     path = write_metrics(tmp_path / "grpo.jsonl", ECG_METRICS)
-    curves = summary.read_curves([path], "val-core/ecg/*/acc/mean@1")
+    curves = read_curves([path], "val-core/ecg/*/acc/mean@1")
     assert curves["val-core/ecg/*/acc/mean@1"] == {0: pytest.approx(0.3), 5: pytest.approx(0.55)}
-    assert curves[summary.TRAINING] == {5: 0.3}
+    assert curves[TRAINING] == {5: 0.3}
 
 
 def test_command_line_for_ecg(tmp_path, ecg_runs, capsys):
@@ -352,7 +355,7 @@ def test_command_line_for_ecg(tmp_path, ecg_runs, capsys):
 def test_recipes_are_not_mixed(tmp_path, ecg_runs):
     ehrsql = read_run(write_run(tmp_path / "results.json", START))
     with pytest.raises(InputError, match="grpo is of recipe ehrsql, start of ecg"):
-        summary.compare({"start": ecg_runs["start"], "grpo": ehrsql})
+        compare_with_first({"start": ecg_runs["start"], "grpo": ehrsql})
 
 
 def test_unknown_recipes_are_refused(tmp_path):

@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from data_prep.common.prompt_tokens import TokenCounter, WordCounter
 from data_prep.ecg.rows import Question
-from data_prep.sql.report import TokenCounter, WordCounter
 
 SPLITS = ("train", "valid", "test")
 _YES_OR_NO = re.compile(r"(yes|no)\b")
@@ -50,9 +50,9 @@ def _text_counts(
     members: list[Question], counter: WordCounter | TokenCounter, max_prompt_length: int | None
 ) -> dict[str, Any]:
     begins = Counter(m[1] for q in members if (m := _YES_OR_NO.match(q.turn.answer.lower())))
-    question_lengths = _lengths([q.turn.question for q in members], counter)
-    answer_lengths = _lengths([q.turn.answer for q in members], counter)
-    prompt_lengths = counter([q.prompt for q in members])
+    question_lengths = counter.texts([q.turn.question for q in members])
+    answer_lengths = counter.texts([q.turn.answer for q in members])
+    prompt_lengths = counter.prompts([q.prompt for q in members])
     return {
         "yes": begins["yes"] / len(members),
         "no": begins["no"] / len(members),
@@ -69,13 +69,6 @@ def _text_counts(
 def _has_cjk(question: Question) -> bool:
     context = (value for _, value in question.record.context)
     return any(_CJK.search(text) for text in (question.turn.question, question.turn.answer, *context))
-
-
-def _lengths(texts: list[str], counter: WordCounter | TokenCounter) -> list[int]:
-    """Lengths of bare texts; ``counter`` itself measures chats, with what the chat template adds to them."""
-    if isinstance(counter, TokenCounter):
-        return [len(ids) for ids in counter.tokenizer(texts, add_special_tokens=False)["input_ids"]]
-    return [len(text.split()) for text in texts]
 
 
 def print_report(console: Console, manifest: dict[str, Any], unit: str) -> None:

@@ -15,7 +15,8 @@ from data_prep.ecg.rows import Question
 from data_prep.ecg.source import Record
 from data_prep.ecg.turns import text
 from reward_fns.ecg import extract_answer
-from reward_fns.ecg_grader.grade import KEY_CONTRADICTION, EcgGrade, grade
+from reward_fns.ecg_grader.grade import EcgGrade, grade
+from reward_fns.ecg_grader.parameters import KEY_CONTRADICTION
 from reward_fns.ecg_grader.reference import load_reference, make_reference
 
 CORRECT = 0.5  # the grader's correctness, of 1, from which the report counts an answer as correct

@@ -6,44 +6,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.common.chat_template import chat_template_variables
-from data_prep.common.errors import InputError
+from data_prep.common.prompt_tokens import TokenCounter, WordCounter
 from data_prep.sql.source import Question
 from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED, SELECT_1
 
 FAILURES_SHOWN = 5
-
-
-class WordCounter:
-    """Prompt lengths in words, for want of a tokenizer."""
-
-    unit = "words"
-
-    def __call__(self, prompts: list[list[dict[str, str]]]) -> list[int]:
-        return [sum(len(message["content"].split()) for message in prompt) for prompt in prompts]
-
-
-class TokenCounter:
-    """Prompt lengths in tokens, with the tokenizer's chat template applied."""
-
-    unit = "tokens"
-
-    def __init__(self, tokenizer: str):
-        from transformers import AutoTokenizer  # takes seconds to import, needed here only
-
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"cannot load the tokenizer {tokenizer}: {reason}") from error
-        if not self.tokenizer.chat_template:
-            raise InputError(f"the tokenizer {tokenizer} has no chat template; choose an instruct model's")
-
-    def __call__(self, prompts: list[list[dict[str, str]]]) -> list[int]:
-        texts = self.tokenizer.apply_chat_template(
-            prompts, add_generation_prompt=True, tokenize=False, **chat_template_variables()
-        )
-        return [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 
 def split_counts(
@@ -58,7 +25,7 @@ def split_counts(
 
     ``select_1`` is the share of the answerable questions with gold on which the constant query ``SELECT 1`` is right.
     """
-    lengths = counter(prompts)
+    lengths = counter.prompts(prompts)
     answerable = [question for question in questions if question.answerable]
     ground_truths = Counter(answers[question.gold] for question in answerable if question.gold)
     templates = defaultdict(set)

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.common.chat_template import chat_template_variables
 from data_prep.common.errors import InputError
+from data_prep.common.prompt_tokens import prompt_tokens
 from recipes import hardware
 from recipes.evaluation.generation import GenerationOptions, Generator
 from recipes.models import EXPORT_FIGURES
@@ -133,10 +133,7 @@ class ChatModel:
 
     def prompt(self, messages: list[dict[str, str]]) -> list[int]:
         """The tokens of chat messages, made as in verl's rollouts."""
-        text = self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False, **chat_template_variables()
-        )
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return prompt_tokens(self.tokenizer, [messages])[0]
 
     def stream(self, prompt: list[int]) -> Iterator[str]:
         """The text that follows the tokens ``prompt``, without special tokens, as it is generated.

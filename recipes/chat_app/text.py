@@ -5,13 +5,13 @@ one take its text as plain text: never as rich's markup, never as HTML.
 """
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
+from data_prep.common.printable import printable
+
 Kind = Literal["question", "text", "reasoning", "answer", "note", "error", "table"]
 
-_STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format (bidirectional overrides too), surrogates, separators
 _TAG = re.compile(r"(</?(?:think|answer)>)", re.IGNORECASE)
 _KIND_AFTER: dict[str, Kind] = {
     "<think>": "reasoning",
@@ -19,20 +19,6 @@ _KIND_AFTER: dict[str, Kind] = {
     "<answer>": "text",
     "</answer>": "reasoning",  # text after the answer is not part of it
 }
-
-
-def printable(text: str) -> str:
-    """``text`` with the characters that could steer a terminal or reorder a line as escapes such as ``\\x1b``.
-
-    Line feeds and tabs stay.
-    """
-    return text if text.isprintable() else "".join(map(_shown, text))
-
-
-def _shown(char: str) -> str:
-    if char in "\n\t" or unicodedata.category(char) not in _STEERING:
-        return char
-    return char.encode("unicode_escape").decode()
 
 
 @dataclass(frozen=True)

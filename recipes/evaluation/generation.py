@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.common.chat_template import chat_template_variables
 from data_prep.common.errors import InputError
+from data_prep.common.prompt_tokens import load_tokenizer, prompt_tokens
 
 TOO_LONG = "prompt_too_long"
 
@@ -58,18 +58,16 @@ class Generator:
                 raise InputError(f"no config.json in {model}; name a Hugging Face folder (recipes.export makes one)")
         elif not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model):
             raise InputError(f"no such model folder: {model}; name a folder, or a hub id such as Qwen/Qwen2.5-3B")
-        from transformers import AutoConfig, AutoTokenizer  # takes seconds to import
+        from transformers import AutoConfig  # takes seconds to import
 
         self.options = options
         try:
             config = AutoConfig.from_pretrained(model).get_text_config()
             self.context_length = getattr(config, "max_position_embeddings", None)
-            self.tokenizer = AutoTokenizer.from_pretrained(model)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"cannot load {model}: {reason}; check the name, the folder and the network") from error
-        if not self.tokenizer.chat_template:
-            raise InputError(f"the tokenizer of {model} has no chat template; choose an instruct model")
+        self.tokenizer = load_tokenizer(model)
 
     def __call__(self, prompts: Sequence[list[dict[str, str]]]) -> list[Response]:
         """``samples`` responses a prompt (a list of chat messages), in the order of ``prompts``.
@@ -81,10 +79,7 @@ class Generator:
         Raises:
             InputError: no prompt leaves room for a response.
         """
-        texts = self.tokenizer.apply_chat_template(
-            list(prompts), add_generation_prompt=True, tokenize=False, **chat_template_variables()
-        )
-        token_ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        token_ids = prompt_tokens(self.tokenizer, prompts)
         longest = max(map(len, token_ids))
         room = self.context_length or longest + self.options.max_response_length
         fitting = [ids for ids in token_ids if len(ids) < room]

@@ -1,4 +1,4 @@
-"""Evaluations on disk: ``evaluate`` writes them, ``recipes.summary`` and ``recipes.compare`` read them."""
+"""Evaluations on disk: ``evaluate`` writes them, ``recipes.compare`` reads them."""
 
 import json
 from collections.abc import Sequence

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from recipes.chat_app.text import printable
+from data_prep.common.printable import printable
 from recipes.pipeline.progress import duration
 
 # A line of recipes.trainer.monitor. Ray puts the process's name before it, in colour.

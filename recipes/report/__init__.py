@@ -1,1 +1,1 @@
-"""What ``recipes.compare`` and ``recipes.summary`` show."""
+"""What ``recipes.compare`` shows."""

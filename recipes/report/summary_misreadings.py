@@ -1,4 +1,4 @@
-"""What ``recipes.summary`` shows of misreadings: the wrong answers that each gives in each run, as tables and a chart.
+"""What a summary shows of misreadings: the wrong answers that each gives in each run, as tables and a chart.
 
 The counts are those of a recipe's ``misreading_counts``; see ``recipes.tasks.ehrsql.misreadings``.
 """

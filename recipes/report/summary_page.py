@@ -1,4 +1,4 @@
-"""The page of ``recipes.summary``: one HTML file without any reference to another."""
+"""The page of a summary: one HTML file without any reference to another."""
 
 import base64
 from collections.abc import Sequence

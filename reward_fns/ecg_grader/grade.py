@@ -10,8 +10,7 @@
    question, so that the question restated gains nothing. It is bounded, it is never enough alone, and an answer about
    something else is cut by it.
 
-The thresholds were chosen on 438 questions of ECG-Expert-QA with right and wrong answers written for them
-(tests/test_ecg_grader.py measures them).
+The thresholds are in ``parameters.py``.
 """
 
 from dataclasses import dataclass
@@ -19,31 +18,35 @@ from dataclasses import dataclass
 import numpy as np
 from rapidfuzz import fuzz, utils
 
-from reward_fns.ecg_grader.facts import Reading, read
+from reward_fns.ecg_grader.contradictions import contradictions
 from reward_fns.ecg_grader.match import FactMatch
+from reward_fns.ecg_grader.parameters import (
+    ADDED,
+    ADDED_SIZE,
+    ALONE,
+    CONTRADICTED,
+    FINDINGS_COVERAGE,
+    FULL_COVERAGE,
+    KEY_CONTRADICTION,
+    KNOWN_ENOUGH,
+    LEAST_REASON_WORDS,
+    MEANING_SHARE,
+    MEANS,
+    ON_TOPIC,
+    RIGHT_VERDICT,
+    RIGHT_VERDICT_AND_MEANING,
+    SAME_ENTITY,
+    SHORT_WORDS,
+    STRAY,
+    STRAYED,
+    TELEGRAM_FUNCTION_WORDS,
+    TELEGRAM_WORDS,
+)
+from reward_fns.ecg_grader.reading import Reading, read
 from reward_fns.ecg_grader.reference import Reference
 from reward_fns.ecg_grader.similarity import embed
 from reward_fns.ecg_grader.substitution import substitution
-from reward_fns.ecg_grader.words import MAX_CHARS, SENTENCE_END
-
-FULL_COVERAGE = 0.45  # this share of the reference's facts is a complete answer
-STRAY = 1.2  # exponent of that share: one or two facts that are hit by chance earn little
-FINDINGS_COVERAGE = 0.8  # the same share for a report, which is meant to be complete
-KEY_CONTRADICTION = 0.9  # a contradiction of this severity caps the score ...
-CONTRADICTED = 0.01  # ... at this
-SAME_ENTITY = 85  # two entities are the same from this similarity on (rapidfuzz, 0 to 100, words sorted)
-MEANING_SHARE = 0.3  # similarity in meaning adds at most this
-MEANS = 0.5  # similarity in meaning counts from this similarity to the reference on
-ALONE = 0.3  # factor of that addition, if no fact matches: boilerplate alone can reach the similarity
-ADDED = 0.15, 0.5  # similarity of what answer and reference add to the question: below, it counts 0; above, in full
-ADDED_SIZE = 0.4  # an answer must add at least this length (an embedding has length 1) to the question
-KNOWN_ENOUGH = 0.6  # a longer answer that holds this share of the ontology's facts needs no look at its meaning
-VERDICT, POLARITY_SHARE = 0.05, 0.7  # the right yes or no earns this with any reason, and with the reference's meaning
-ON_TOPIC = 0.28, 0.44  # an answer is off topic below the first similarity to the reference, on topic above the second
-TELEGRAM_WORDS, TELEGRAM_FUNCTION_WORDS = 20, 0.12  # longer lists of terms with fewer function words are stuffing
-LEAST_REASON_WORDS = 5  # a yes or no needs a reason of at least this many words
-SHORT_WORDS = 8  # an answer of at most this many words is short
-STRAYED = 0.1  # factor of an answer that is off topic
+from reward_fns.ecg_grader.text import SENTENCE_END
 
 
 @dataclass(frozen=True)
@@ -79,18 +82,18 @@ def grade(answer: str, reference: Reference) -> EcgGrade:
     reading = read(answer)
     match = FactMatch(reading, reference)
     coverage = match.coverage()
-    contradictions = list(match.contradictions())
-    wrong = any(size >= KEY_CONTRADICTION for size, _ in contradictions)
-    if not wrong and (found := substitution(answer, reference.text, reference.question)):
-        contradictions.append((found.size, found.reason))
-    worst = max((size for size, _ in contradictions), default=0.0)
-    reasons = tuple(reason for _, reason in contradictions)
+    found = [*contradictions(match)]
+    wrong = any(each.severity >= KEY_CONTRADICTION for each in found)
+    if not wrong and (replaced := substitution(answer, reference.text, reference.question)):
+        found.append(replaced)
+    worst = max((each.severity for each in found), default=0.0)
+    reasons = tuple(each.reason for each in found)
     if worst >= KEY_CONTRADICTION:
         return EcgGrade(min(coverage, CONTRADICTED), coverage, worst, reasons)
     if _is_telegram(reading) and not (_is_telegram(read(reference.text)) and _about_as_long(answer, reference.text)):
         return EcgGrade(0.0, coverage, worst, reasons)
     full = FINDINGS_COVERAGE if reference.kind == "findings" else FULL_COVERAGE
-    value = _with_meaning(min(1.0, coverage / full) ** STRAY, match.known_coverage(), answer, reading, reference)
+    value = _with_meaning(min(1.0, coverage / full) ** STRAY, match.known_coverage(), reading, reference)
     return EcgGrade(value * (1 - worst) ** 2, coverage, worst, reasons)
 
 
@@ -110,34 +113,34 @@ def _repeats(answer: str) -> bool:
 
 
 def _is_telegram(reading: Reading) -> bool:
-    return reading.words >= TELEGRAM_WORDS and reading.function_words < TELEGRAM_FUNCTION_WORDS
+    return reading.word_count >= TELEGRAM_WORDS and reading.function_words < TELEGRAM_FUNCTION_WORDS
 
 
 def _about_as_long(answer: str, reference: str) -> bool:
     return len(answer.split()) <= 2 * len(reference.split())
 
 
-def _with_meaning(value: float, known: float, answer: str, reading: Reading, reference: Reference) -> float:
+def _with_meaning(value: float, known: float, reading: Reading, reference: Reference) -> float:
     """``value`` of the facts, raised for an answer that adds to the question what the reference does, cut if off topic.
 
     A short answer such as "0.12-0.20 s" has little meaning by itself: what it holds of the ontology's facts, ``known``,
     tells the topic as well. Where they say all, nothing is embedded, which takes most of the time.
     """
-    known = min(1.0, known / (FULL_COVERAGE if reading.words <= SHORT_WORDS else KNOWN_ENOUGH))
+    known = min(1.0, known / (FULL_COVERAGE if reading.word_count <= SHORT_WORDS else KNOWN_ENOUGH))
     if value >= 1 and known >= 1:
         return 1.0
-    vector = embed(answer[:MAX_CHARS])
+    vector = embed(reading.text.raw)
     meaning = float(vector @ reference.text_embedding)
     if value < 1:
         low, high = ADDED
         added = _clip((_added_meaning(vector, reference) - low) / (high - low))
         if meaning >= MEANS:
             value += MEANING_SHARE * added * min(1.0, ALONE + value)
-        if reference.polarity and reading.stance == reference.polarity and reading.words >= LEAST_REASON_WORDS:
-            value = max(value, VERDICT + (POLARITY_SHARE - VERDICT) * added)
+        if reference.polarity and reading.stance == reference.polarity and reading.word_count >= LEAST_REASON_WORDS:
+            value = max(value, RIGHT_VERDICT + (RIGHT_VERDICT_AND_MEANING - RIGHT_VERDICT) * added)
     off, on = ON_TOPIC
     topic = max(STRAYED, _clip((meaning - off) / (on - off)))
-    return min(1.0, value) * (max(known, topic) if reading.words <= SHORT_WORDS else topic)
+    return min(1.0, value) * (max(known, topic) if reading.word_count <= SHORT_WORDS else topic)
 
 
 def _added_meaning(vector: np.ndarray, reference: Reference) -> float:

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reward_fns.ecg_grader.facts import WORD, Fact, read
+from reward_fns.ecg_grader.facts import WORD, Direction, Fact, Quantity, Term, affirmed
+from reward_fns.ecg_grader.parameters import KEY_SENTENCE, LATER_SENTENCE, WORD_WEIGHT
+from reward_fns.ecg_grader.quantities import DIMENSIONS
+from reward_fns.ecg_grader.reading import read
 from reward_fns.ecg_grader.similarity import embed, pack, unpack
-from reward_fns.ecg_grader.words import MAX_CHARS
+from reward_fns.ecg_grader.text import MAX_CHARS
 
 KINDS = ("answer", "entities", "findings")
-KEY_SENTENCE = 1.0  # weight of what the first sentence says
-LATER_SENTENCE = 0.5
-WORD_WEIGHT = 0.3  # of a content word against a fact of the ontology
+_DIRECTION = "direction "
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,14 @@ def make_reference(question: str, answer: str, kind: str = "answer", entities: S
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}; use one of {', '.join(KINDS)}")
-    asked = {(fact.slot, fact.value) for fact in read(question).facts}
+    asked = {_packed_fact(affirmed(fact)) for fact in read(question).facts}
     reading = read(answer)
     facts = []
     for fact, sentence in reading.facts.items():
-        weight = (WORD_WEIGHT if fact.slot == WORD else 1.0) * (LATER_SENTENCE if sentence else KEY_SENTENCE)
-        facts.append([fact.slot, fact.value, fact.negated, weight, (fact.slot, fact.value) in asked])
+        known = not (isinstance(fact, Term) and fact.kind == WORD)
+        weight = (1.0 if known else WORD_WEIGHT) * (LATER_SENTENCE if sentence else KEY_SENTENCE)
+        packed = _packed_fact(fact)
+        facts.append([*packed, fact.negated, weight, packed in asked])
     content = {
         "kind": kind,
         "question": question,
@@ -64,13 +67,13 @@ def make_reference(question: str, answer: str, kind: str = "answer", entities: S
         "facts": facts,
         "asked": sorted(asked),
         "entities": list(entities),
-        "question_embedding": _packed(question, kind),
-        "text_embedding": _packed(answer, kind),
+        "question_embedding": _packed_embedding(question, kind),
+        "text_embedding": _packed_embedding(answer, kind),
     }
     return json.dumps(content, ensure_ascii=False)
 
 
-def _packed(text: str, kind: str) -> str | None:
+def _packed_embedding(text: str, kind: str) -> str | None:
     return None if kind == "entities" else pack(embed(text[:MAX_CHARS]))
 
 
@@ -83,7 +86,7 @@ def load_reference(ground_truth: str) -> Reference:
     novel: dict[Fact, float] = {}
     given: dict[Fact, float] = {}
     for slot, value, negated, weight, asked in content["facts"]:
-        (given if asked else novel)[Fact(slot, value, negated)] = weight
+        (given if asked else novel)[_unpacked_fact(slot, value, negated)] = weight
     return Reference(
         kind=content["kind"],
         question=content["question"],
@@ -91,12 +94,31 @@ def load_reference(ground_truth: str) -> Reference:
         novel=novel,
         given=given,
         polarity=content["polarity"],
-        question_facts=frozenset(Fact(slot, value) for slot, value in content["asked"]),
+        question_facts=frozenset(_unpacked_fact(slot, value) for slot, value in content["asked"]),
         entities=tuple(content["entities"]),
-        question_embedding=_unpacked(content["question_embedding"], content["kind"]),
-        text_embedding=_unpacked(content["text_embedding"], content["kind"]),
+        question_embedding=_unpacked_embedding(content["question_embedding"], content["kind"]),
+        text_embedding=_unpacked_embedding(content["text_embedding"], content["kind"]),
     )
 
 
-def _unpacked(packed: str | None, kind: str) -> np.ndarray | None:
+def _unpacked_embedding(packed: str | None, kind: str) -> np.ndarray | None:
     return None if kind == "entities" else unpack(packed)
+
+
+def _packed_fact(fact: Fact) -> tuple[str, str]:
+    """A fact without its negation, as a row's JSON holds it."""
+    if isinstance(fact, Direction):
+        return f"{_DIRECTION}{fact.axis} {fact.target}", fact.sign
+    if isinstance(fact, Quantity):
+        return fact.dimension, f"{fact.low:g} {fact.high:g}"
+    return fact.kind, fact.name
+
+
+def _unpacked_fact(slot: str, value: str, negated: bool = False) -> Fact:
+    if slot.startswith(_DIRECTION):
+        _, axis, target = slot.split(" ", 2)
+        return Direction(axis, target, value, negated)
+    if slot in DIMENSIONS:
+        low, high = map(float, value.split())
+        return Quantity(slot, low, high, negated)
+    return Term(slot, value, negated)

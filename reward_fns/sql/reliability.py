@@ -12,13 +12,20 @@ class Graded(Protocol):
     abstained: bool
 
 
-def reliability_score(grades: Iterable[Graded], penalty: float) -> float:
-    """Return the mean of the per-question scores, in [-penalty, 1].
+def reliability(right: float, abstained: float, penalty: float) -> float:
+    """The score of one answer in RS(``penalty``).
 
-    +1 for a right answer and for abstaining on an unanswerable question (both have ``acc`` 1), 0 for abstaining on
-    an answerable one, ``-penalty`` for a wrong answer and for any answer to an unanswerable question. The shared task
-    reports 100 x RS for penalties 0, 5, 10 and N, the number of questions.
+    1 for a right answer and for abstaining on an unanswerable question (both are ``right``), 0 for abstaining on an
+    answerable one, ``-penalty`` for a wrong answer and for any answer to an unanswerable question.
+    """
+    return 1.0 if right else 0.0 if abstained else -penalty
+
+
+def reliability_score(grades: Iterable[Graded], penalty: float) -> float:
+    """RS(``penalty``), in [-penalty, 1]: the mean of ``reliability`` over the questions.
+
+    The shared task reports 100 x RS for the penalties 0, 5, 10 and N, the number of questions.
 
     Raises ``statistics.StatisticsError`` (a ``ValueError``) when there are no grades.
     """
-    return fmean(1.0 if grade.acc else 0.0 if grade.abstained else -penalty for grade in grades)
+    return fmean(reliability(grade.acc, grade.abstained, penalty) for grade in grades)

@@ -3,9 +3,10 @@
 import argparse
 from collections.abc import Iterator
 
+from data_prep.common.printable import printable
 from data_prep.ecg.prompts import ChatBuilder
 from recipes.chat_app.tasks import Turn
-from recipes.chat_app.text import Piece, printable
+from recipes.chat_app.text import Piece
 from recipes.tasks.ecg.pipeline import Ecg
 
 

@@ -1,21 +1,18 @@
 """What is particular to evaluating the ECG recipe: its rows, its grader, its figures and their tables."""
 
 import argparse
-import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 from rich.console import Console, Group
-from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from data_prep.common.errors import InputError
+from data_prep.common.parallel import parallel_map
 from recipes.evaluation.generation import Response
 from recipes.evaluation.rows import Row, missing_fields, read_parquet
 from recipes.tasks.ecg.figures import ALL, LENGTHS, SCORES, Sample, contradicts, graded, summarize
@@ -34,7 +31,6 @@ VALIDATION_LABEL = "correctness of validation answers, mean over categories (%)"
 PROGRAM = "python -m data_prep.ecg_expert_qa"
 PREFIX = "ecg/"  # of a row's data_source; its category follows
 QUESTION_FIELDS = {"id": str, "question": str}
-ROWS_PER_PROCESS = 500  # a process takes seconds to start, an answer hundredths of one
 
 # What runs are compared by. name -> (which questions, the value of one question); a figure is the mean of the values.
 COMPARED = ("correctness", "coverage", "contradiction rate", "ROUGE-L", "response tokens")
@@ -76,29 +72,12 @@ def _problem(row: Row) -> str | None:
 
 
 def grade_responses(rows: Sequence[Row], responses: Sequence[Response]) -> list[Sample]:
-    """Grade each response to its row; many in several processes."""
-    processes = min(os.cpu_count() or 1, len(rows) // ROWS_PER_PROCESS)
-    if processes < 2:
-        samples = _tracked(map(_grade, rows, responses), len(rows))
-    else:
-        # Not forked: vLLM's and torch's threads would be copied in any state.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, context, initializer=_use_one_thread) as pool:
-            samples = _tracked(pool.map(_grade, rows, responses, chunksize=16), len(rows))
+    """Grade each response to its row."""
+    samples = parallel_map(_grade, "Grading", Console(stderr=True), rows, responses)
     scores = bert_scores([sample.answer for sample in samples], [sample.reference for sample in samples])
     if scores is None:
         return samples
     return [replace(sample, bert_score=score) for sample, score in zip(samples, scores, strict=True)]
-
-
-def _tracked(samples: Iterator[Sample], total: int) -> list[Sample]:
-    return list(track(samples, "Grading", total, console=Console(stderr=True)))
-
-
-def _use_one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _grade(row: Row, response: Response) -> Sample:

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from reward_fns.ecg_grader.facts import DIMENSIONS, DIRECTION, LEAD, WORD, Fact, read
-from reward_fns.ecg_grader.match import FactMatch
+from reward_fns.ecg_grader.contradictions import contradictions
+from reward_fns.ecg_grader.facts import Direction, Fact, Quantity, affirmed
+from reward_fns.ecg_grader.match import FactMatch, is_word
+from reward_fns.ecg_grader.reading import read
 from reward_fns.ecg_grader.reference import Reference
 from reward_fns.ecg_grader.substitution import substitution
-from reward_fns.ecg_grader.words import content_stem
 
 COVERED, MISSING, CONTRADICTED = "covered", "missing", "contradicted"
 
@@ -32,50 +33,32 @@ def fact_states(answer: str, reference: Reference) -> list[FactState]:
     if reference.kind == "entities":
         return []
     match = FactMatch(read(answer), reference)
-    reasons = [reason for _, reason in match.contradictions()]
-    found = substitution(answer, reference.text, reference.question)
-    replaced = {content_stem(word) for word in found.missing} if found else set()
+    found = [*contradictions(match)]
+    if replaced := substitution(answer, reference.text, reference.question):
+        found.append(replaced)
+    contradicted = {affirmed(fact) for contradiction in found for fact in contradiction.facts}
     return [
         FactState(
             text=fact_text(fact),
-            state=_state(fact, match.held[fact], reasons, replaced),
+            state=_state(match.held[fact], affirmed(fact) in contradicted),
             given=fact in reference.given,
-            word=fact.slot == WORD,
+            word=is_word(fact),
         )
         for fact in match.weights
     ]
 
 
 def fact_text(fact: Fact) -> str:
-    """A fact in a few words: ``not`` where it is denied, its slot and its value; of a word its stem alone."""
-    if fact.slot.startswith(DIRECTION):
-        _, axis, target = fact.slot.split(" ", 2)
-        text = f"{target} {axis} {fact.value}"
-    elif fact.slot == WORD:
-        text = fact.value
-    elif fact.slot in DIMENSIONS:
-        low, high = fact.value.split()
-        text = f"{fact.slot} {low}" if low == high else f"{fact.slot} {low} to {high}"
-        text = text.replace(f"{low} to inf", f"over {low}").replace(f"-inf to {high}", f"under {high}")
-    else:
-        text = f"{fact.slot}: {fact.value}"
+    """A fact in a few words: ``not`` where it is denied, its kind and its value; of a word its stem alone."""
+    text = fact.value
+    if isinstance(fact, Quantity):
+        text = f"{fact.dimension} {text}"
+    elif not isinstance(fact, Direction) and not is_word(fact):
+        text = f"{fact.kind}: {text}"
     return f"not {text}" if fact.negated else text
 
 
-def _state(fact: Fact, held: float, reasons: list[str], replaced: set[str]) -> str:
-    if held < 0:
-        return CONTRADICTED
+def _state(held: float, contradicted: bool) -> str:
     if held == 1:
         return COVERED
-    if fact.slot == WORD and fact.value in replaced:
-        return CONTRADICTED
-    return CONTRADICTED if any(_replaces(reason, fact) for reason in reasons) else MISSING
-
-
-def _replaces(reason: str, fact: Fact) -> bool:
-    """Whether a reason of the grader, such as ``rhythm: atrial flutter for atrial fibrillation``, is about ``fact``."""
-    if fact.slot.startswith(DIRECTION):
-        _, axis, target = fact.slot.split(" ", 2)
-        return reason in (f"opposite {axis} of {target}", f"both ways of {axis} of {target}", f"opposite {axis}")
-    head = "leads " if fact.slot == LEAD else f"{fact.slot}: "
-    return reason.startswith(head) and fact.value in reason.rpartition(" for ")[2].split(", ")
+    return CONTRADICTED if held < 0 or contradicted else MISSING

@@ -8,7 +8,7 @@ from typing import Any
 
 from recipes.evaluation.bootstrap import bootstrap_interval
 from recipes.tasks.ecg.text_scores import BERT_MODEL, METEOR_STAGES, corpus_bleu
-from reward_fns.ecg_grader.grade import KEY_CONTRADICTION
+from reward_fns.ecg_grader.parameters import KEY_CONTRADICTION
 
 ALL = "all questions"
 NOT_MEASURED = f"not measured: it needs the package bert-score and {BERT_MODEL} in the Hugging Face cache"

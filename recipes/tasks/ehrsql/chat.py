@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.common.errors import InputError
+from data_prep.common.printable import printable
 from data_prep.sql.prompts import PromptBuilder
 from data_prep.sql.schema import open_database
 from recipes.chat_app.tasks import Turn
-from recipes.chat_app.text import Piece, printable
+from recipes.chat_app.text import Piece
 from recipes.tasks.ehrsql.pipeline import Ehrsql
 from reward_fns.sql.sandbox import DatabaseError, Execution, SandboxError, shared_sandbox
 from reward_fns.sql.text import extract_sql

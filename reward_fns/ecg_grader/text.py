@@ -1,5 +1,6 @@
-"""The words of an answer, in one spelling."""
+"""A text in one spelling, and its words."""
 
+import functools
 import re
 import unicodedata
 
@@ -26,16 +27,38 @@ _BRITISH = {
 }  # fmt: skip
 
 
+class Text:
+    """The first ``MAX_CHARS`` characters of a text, put into one spelling once, step by step."""
+
+    def __init__(self, raw: str) -> None:
+        self.raw = raw[:MAX_CHARS]
+
+    @functools.cached_property
+    def clean(self) -> str:
+        """One kind of dash and space, and a shared noun after each of its adjectives."""
+        return _clean(self.raw)
+
+    @functools.cached_property
+    def lower(self) -> str:
+        """``clean`` in lower case."""
+        return self.clean.lower()
+
+    @functools.cached_property
+    def spelled_out(self) -> str:
+        """``clean`` without contractions."""
+        return _spelled_out(self.clean)
+
+    @functools.cached_property
+    def words(self) -> list[str]:
+        """Its words in American spelling, numbers among them."""
+        return re.findall(r"[A-Za-z0-9]+(?:[.][0-9]+)?", plain(self.spelled_out))
+
+
 def copied_share(text: str, source: str) -> float:
     """Share of the content words of ``text`` that stand in ``source``, by their stems; 0 for a text without any."""
-    stems = [stem(word) for word in words_of(text) if content_stem(word)]
-    known = {stem(word) for word in words_of(source)}
+    stems = [stem(word) for word in Text(text).words if content_stem(word)]
+    known = {stem(word) for word in Text(source).words}
     return sum(each in known for each in stems) / max(1, len(stems))
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text's first ``MAX_CHARS`` characters, numbers among them."""
-    return re.findall(r"[A-Za-z0-9]+(?:[.][0-9]+)?", plain(spelled_out(clean(text[:MAX_CHARS]))))
 
 
 def content_stem(word: str) -> str | None:
@@ -48,25 +71,6 @@ def says_little(word: str) -> bool:
     return stem(word) in boilerplate()
 
 
-def clean(text: str) -> str:
-    """One kind of dash and space, and a shared noun after each of its adjectives.
-
-    Runs of one character and words over 60, on which spaCy is slow, are broken up.
-    """
-    text = unicodedata.normalize("NFKC", text.encode("utf-8", "ignore").decode())
-    text = re.sub(r"[\u2010-\u2015\u2212]", "-", text).replace("\u2019", "'").replace("*", "")
-    text = re.sub(r"(.)\1{5,}", r"\1\1\1", " ".join(text.split()))
-    text = _SHARED_NOUN.sub(r"\1 \4 \2 \3 \4", text)
-    return re.sub(r"\S{60}", r"\g<0> ", text)
-
-
-def spelled_out(text: str) -> str:
-    """``text`` without contractions."""
-    text = re.sub(r"\bcan't\b", "cannot", text, flags=re.IGNORECASE)
-    text = re.sub(r"\bwon't\b", "will not", text, flags=re.IGNORECASE).replace("n't", " not")
-    return re.sub(r"(?<=\w)'(re|s|d|ll)\b", lambda match: _CONTRACTED[match[1]], text)
-
-
 def plain(text: str) -> str:
     """Hyphens and slashes between letters are spaces; spelling is American."""
     text = re.sub(r"(?<=[A-Za-z])[-/](?=[A-Za-z])", " ", text)
@@ -74,3 +78,18 @@ def plain(text: str) -> str:
     for british, american in _BRITISH.items():
         text = text.replace(british, american).replace(british.capitalize(), american.capitalize())
     return text
+
+
+def _clean(text: str) -> str:
+    # Runs of one character and words over 60, on which spaCy is slow, are broken up.
+    text = unicodedata.normalize("NFKC", text.encode("utf-8", "ignore").decode())
+    text = re.sub(r"[\u2010-\u2015\u2212]", "-", text).replace("\u2019", "'").replace("*", "")
+    text = re.sub(r"(.)\1{5,}", r"\1\1\1", " ".join(text.split()))
+    text = _SHARED_NOUN.sub(r"\1 \4 \2 \3 \4", text)
+    return re.sub(r"\S{60}", r"\g<0> ", text)
+
+
+def _spelled_out(text: str) -> str:
+    text = re.sub(r"\bcan't\b", "cannot", text, flags=re.IGNORECASE)
+    text = re.sub(r"\bwon't\b", "will not", text, flags=re.IGNORECASE).replace("n't", " not")
+    return re.sub(r"(?<=\w)'(re|s|d|ll)\b", lambda match: _CONTRACTED[match[1]], text)
