@@ -3,12 +3,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 REPO = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-# The longest first, so that none of them runs alone at the end while the other worker waits.
+# The longest first, so that none of them runs alone at the end while the other worker waits. One worker runs both: two
+# runs of Ray and torch at a time take longer than one after the other.
 LONGEST = ("test_ehrsql_recipe", "test_ecg_recipe")
 # Files that start verl, vLLM, Ray or a browser, or grade and execute real data: left out by "scripts/test.sh --quick".
 SLOW = {
@@ -30,6 +32,18 @@ SLOW = {
     "test_summary_page",
     "test_verl_cpu",
 }
+
+
+class RecipesOnOneWorker(LoadFileScheduling):
+    """pytest-xdist's distribution by file, with both recipes as one file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "recipes" if Path(file).stem in LONGEST else file
+
+
+def pytest_xdist_make_scheduler(config, log) -> RecipesOnOneWorker:
+    return RecipesOnOneWorker(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -206,7 +206,7 @@ def test_a_summary_needs_a_sample():
 def test_processes_grade_alike(rows, monkeypatch):
     alone = evaluation.grade_responses(rows, RESPONSES)
     monkeypatch.setattr(parallel, "ITEMS_PER_PROCESS", 2)
-    monkeypatch.setattr(evaluation.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(parallel.os, "cpu_count", lambda: 2)
     assert evaluation.grade_responses(rows, RESPONSES) == alone
 
 
