@@ -79,7 +79,7 @@ class Start:
         programs = self.programs()
         self.process.send_signal(signal.SIGINT)
         code = self.process.wait(TIMEOUT_S)
-        return code, [program for program in [*programs, *self._marked()] if program.is_running()]
+        return code, [program for program in [*programs, *self._marked()] if _runs(program)]
 
     def kill_all(self) -> None:
         """Kill what still runs."""
@@ -155,6 +155,14 @@ class RecipeRun:
     def partial_files(self) -> list[Path]:
         """What programs that were killed have left half-written."""
         return [path for path in self.folder.rglob(".*") if ".partial-" in path.name]
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether a process is there, and no zombie that waits for its parent."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _as_in_a_terminal() -> None:
