@@ -143,7 +143,9 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--db_path", type=Path, help="EHRSQL: database, if not the one that the parquet file names")
     parser.add_argument("--num_samples", type=int, help="evaluate on that many questions, drawn at random, not on all")
-    parser.add_argument("--prompt", help="EHRSQL: template in configs/prompts for data.json, if not question_only")
+    parser.add_argument(
+        "--prompt", help="EHRSQL: template in configs/prompts/ehrsql for data.json, if not question_only"
+    )
     parser.add_argument(
         "--output_dir", type=Path, nargs="+", default=[Path("results")],
         help="where <model>/<run> is made: one folder for all models, or one for each",

@@ -37,7 +37,7 @@ from reward_fns.ecg_grader.parameters import KEY_CONTRADICTION
 from reward_fns.ecg_grader.reference import load_reference
 from reward_fns.ecg_grader.text import MAX_CHARS
 
-TEMPLATE_FILE = Path(__file__).resolve().parent.parent / "configs" / "ecg_prompts" / "judge.jinja"
+TEMPLATE_FILE = Path(__file__).resolve().parent.parent / "configs" / "prompts" / "ecg" / "judge.jinja"
 DISAGREES = 0.5
 CACHE_SIZE = 16_384  # verdicts
 # The whole reply: a judge that repeats a line of the answer, or explains itself, has given no verdict.

@@ -48,7 +48,7 @@ def test_every_pair_of_grpo_choices_composes(name, preset):
             recipe["max_prompt_length"],
             recipe["max_response_length"],
         ), where
-        assert (CONFIG_DIR / "prompts" / f"{recipe['prompt']}.jinja").is_file(), where
+        assert (CONFIG_DIR / "prompts" / "ehrsql" / f"{recipe['prompt']}.jinja").is_file(), where
         # One sequence has to fit a micro-batch, and a batch has to be shared out evenly.
         assert actor["ppo_max_token_len_per_gpu"] >= recipe["max_length"], where
         workers = config["trainer"]["n_gpus_per_node"] * config["trainer"]["nnodes"]

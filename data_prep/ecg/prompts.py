@@ -1,11 +1,11 @@
-"""Chat messages for ECG questions, rendered from the templates in ``configs/ecg_prompts``."""
+"""Chat messages for ECG questions, rendered from the templates in ``configs/prompts/ecg``."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
 
-PROMPT_DIR = Path(__file__).resolve().parent.parent.parent / "configs" / "ecg_prompts"
+PROMPT_DIR = Path(__file__).resolve().parent.parent.parent / "configs" / "prompts" / "ecg"
 PROMPT_FILES = (PROMPT_DIR / "system.jinja", PROMPT_DIR / "user.jinja")
 
 

@@ -1,4 +1,4 @@
-"""Chat prompts for text-to-SQL, rendered from the templates in ``configs/prompts``."""
+"""Chat prompts for text-to-SQL, rendered from the templates in ``configs/prompts/ehrsql``."""
 
 import functools
 from pathlib import Path
@@ -9,7 +9,7 @@ from data_prep.common.errors import InputError
 from data_prep.sql.schema import compact_schema, full_schema
 from reward_fns.sql.text import NOW
 
-PROMPT_DIR = Path(__file__).resolve().parent.parent.parent / "configs" / "prompts"
+PROMPT_DIR = Path(__file__).resolve().parent.parent.parent / "configs" / "prompts" / "ehrsql"
 
 
 def prompt_names() -> list[str]:

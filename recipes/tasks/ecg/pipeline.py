@@ -10,7 +10,7 @@ from recipes.pipeline.stages import Stages
 from recipes.tasks.registry import TASKS
 
 # What the grader and the prompts are made of: other data where these files change.
-SOURCES = ("reward_fns/ecg_ontology.yaml", "configs/ecg_prompts/system.jinja", "configs/ecg_prompts/user.jinja")
+SOURCES = ("reward_fns/ecg_ontology.yaml", "configs/prompts/ecg/system.jinja", "configs/prompts/ecg/user.jinja")
 DEMO_SHARES = ("--valid_share", "0.06", "--test_share", "0.2")  # 1,000 test questions: 5 points are more than noise
 
 
