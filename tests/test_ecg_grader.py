@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from data_prep.ecg.source import SCHEMAS, read_file
 from reward_fns.ecg import compute_score, extract_answer
 from reward_fns.ecg_grader import similarity
-from reward_fns.ecg_grader.facts import Direction, Quantity, Term
-from reward_fns.ecg_grader.grade import grade, split_entities
+from reward_fns.ecg_grader.entities import split_entities
+from reward_fns.ecg_grader.facts import DENIED, Direction, Quantity, Term
+from reward_fns.ecg_grader.grade import grade
 from reward_fns.ecg_grader.leads import leads
 from reward_fns.ecg_grader.ontology import ontology
 from reward_fns.ecg_grader.quantities import quantities
@@ -70,17 +71,17 @@ def test_leads(text, expected):
 @pytest.mark.parametrize(
     "text, expected",
     [
-        ("over 120 ms", [("time", 0.12, inf)]),
-        ("0.12 to 0.20 seconds", [("time", 0.12, 0.2)]),
-        ("60-100 beats per minute", [("rate", 60, 100)]),
-        ("2.5 mm", [("length", 2.5, 2.5)]),
+        ("over 120 ms", [("second", 0.12, inf)]),
+        ("0.12 to 0.20 seconds", [("second", 0.12, 0.2)]),
+        ("60-100 beats per minute", [("1 / second", 1, 1.66667)]),
+        ("2.5 mm", [("meter", 0.0025, 0.0025)]),
         ("a score of 2", [("number", 2, 2)]),
         ("V1 and T4b", []),
-        ("no more than 5 mm", [("length", -inf, 5)]),
-        ("120 ms or longer", [("time", 0.12, inf)]),
-        ("an axis of -30 to +90 degrees", [("angle", -30, 90)]),
-        ("minus 30 degrees", [("angle", -30, -30)]),
-        ("a depression of -2 mm", [("length", 2, 2)]),
+        ("no more than 5 mm", [("meter", -inf, 0.005)]),
+        ("120 ms or longer", [("second", 0.12, inf)]),
+        ("an axis of -30 to +90 degrees", [("degree", -30, 90)]),
+        ("minus 30 degrees", [("degree", -30, -30)]),
+        ("a depression of -2 mm", [("meter", 0.002, 0.002)]),
     ],
 )
 def test_quantities(text, expected):
@@ -94,12 +95,12 @@ def test_quantities(text, expected):
 )
 def test_leads_are_denied(text):
     facts = read(text).facts
-    assert Term("lead", "V1", negated=True) in facts and Term("lead", "V1") not in facts
+    assert Term("lead", "V1", state=DENIED) in facts and Term("lead", "V1") not in facts
 
 
 def test_a_number_is_denied():
-    assert Quantity("time", 0.12, 0.12, negated=True) in read("It is not 120 ms.").facts
-    assert Quantity("time", -inf, 0.12) in read("It is not longer than 120 ms.").facts
+    assert Quantity("second", 0.12, 0.12, state=DENIED) in read("It is not 120 ms.").facts
+    assert Quantity("second", -inf, 0.12) in read("It is not longer than 120 ms.").facts
 
 
 @pytest.mark.parametrize("text", ["A young lad.", "Two pets.", "The tee of a pipe."])
@@ -113,11 +114,11 @@ def test_leads_after_a_contrast_are_not_denied():
 
 def test_negation_ends_with_its_clause():
     facts = read("The QT interval is not prolonged in hyperkalemia; the T waves are peaked.").facts
-    assert Term("wave or interval", "qt interval", negated=True) in facts
+    assert Term("wave or interval", "qt interval", state=DENIED) in facts
     assert Direction("level", "t wave", "+") in facts
     facts = read("The QRS complex is wide and is not preceded by a P wave.").facts
     assert Term("wave or interval", "qrs complex") in facts
-    assert Term("wave or interval", "p wave", negated=True) in facts
+    assert Term("wave or interval", "p wave", state=DENIED) in facts
 
 
 @pytest.mark.parametrize(
@@ -126,8 +127,7 @@ def test_negation_ends_with_its_clause():
     + ["It does not present with pericarditis.", "Pericarditis has no effect."],
 )
 def test_what_clinical_notes_do_not_mean_as_a_denial_is_one(text):
-    (negated,) = {fact.negated for fact in read(text).facts if fact.value == "pericarditis"}
-    assert negated
+    assert {fact.state for fact in read(text).facts if fact.value == "pericarditis"} == {DENIED}
 
 
 @pytest.mark.parametrize(

@@ -6,25 +6,13 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from reward_fns.ecg_grader import parameters
-from reward_fns.ecg_grader.facts import LEAD, WAVE, Direction, Fact, Quantity, Term, affirmed, terms
+from reward_fns.ecg_grader.facts import DENIED, LEAD, WAVE, Direction, Fact, Quantity, Term, affirmed, terms
 from reward_fns.ecg_grader.leads import leads_of
 from reward_fns.ecg_grader.match import FactMatch, is_word, says
 from reward_fns.ecg_grader.ontology import ontology
+from reward_fns.ecg_grader.quantities import DOSES, other_unit
 from reward_fns.ecg_grader.reading import read
 
-STRONG_AXES = ("duration", "level", "orientation", "speed", "regularity", "danger", "clarity")
-WEAK_KINDS = frozenset(
-    ("layer", "phase", "person", "chamber", "stage", "process", "nerve", "pace", "ischemic disease", "inflammation")
-    + ("pericardial disease", "valve lesion", "conduction tissue", WAVE)
-)
-# A concept of these kinds may replace the reference's even if the question names it.
-ASKED_KINDS = ("wall", "rhythm", "conduction", "electrolyte disorder", "artery", "drug")
-# An answer that names two concepts of these kinds with an "or" leaves the question open.
-EXCLUSIVE_KINDS = frozenset(
-    ASKED_KINDS
-    + ("electrolyte", "chamber", "valve", "valve lesion", "valve disease", "thyroid", "temperature", "pace")
-    + ("side of axis", "channelopathy", "cardiomyopathy", "infarction type", "ejection fraction", "conduction tissue")
-)
 # If a reference names examples, an answer may name other examples. They end with the sentence.
 _EXAMPLES = re.compile(
     r"(?:\b(?:such as|including|includes?|for example|for instance)\b|\be\.g\.)[^.;]*", re.IGNORECASE
@@ -58,33 +46,39 @@ def contradictions(match: FactMatch) -> Iterator[Contradiction]:
             yield from _either_way(match, first, facts)
             yield from _turned_round(match, first, facts)
             continue
-        of_asked_kind = isinstance(first, Term) and first.kind in ASKED_KINDS
+        of_asked_kind = isinstance(first, Term) and _is(first.kind, "replaceable when asked")
         if not of_asked_kind:
             facts = {fact: weight for fact, weight in facts.items() if fact in match.reference.novel}
         if not facts:
             continue
         if isinstance(first, Quantity):
             yield from _this_or_that(match, first, facts)
-            yield from _replaced(match, first.dimension, 1.0, facts)
+            yield from _replaced(match, "quantity", 1.0, facts)
+            yield from _wrong_unit(match, facts)
         elif first.kind == LEAD:
             yield from _this_or_that(match, first, facts)
             yield from _other_leads(match, facts)
         else:
             exclusive = first.kind not in examples
-            if exclusive and first.kind in EXCLUSIVE_KINDS:
+            if exclusive and _is(first.kind, "exclusive"):
                 yield from _this_or_that(match, first, facts)
-            factor = parameters.WEAK_KIND if first.kind in WEAK_KINDS else 1.0
+            factor = parameters.WEAK_KIND if _is(first.kind, "weak") else 1.0
             replaced = [*_replaced(match, first.kind, factor, facts)]
             yield from replaced
             if not replaced and exclusive and of_asked_kind:
                 yield from _alternatives(match, first.kind, facts)
 
 
+def _is(kind: str, role: str) -> bool:
+    """Whether the ontology gives a kind of concepts, or an axis of directions, this role."""
+    return kind in ontology()["roles of kinds"][role]
+
+
 def _by_slot(match: FactMatch) -> Sequence[dict[Fact, float]]:
     """The reference's facts that it does not deny, by their slots, without words that the ontology does not know."""
     slots: dict[Hashable, dict[Fact, float]] = defaultdict(dict)
     for fact, weight in match.weights.items():
-        if not fact.negated and not is_word(fact):
+        if fact.state != DENIED and not is_word(fact):
             slots[fact.slot][fact] = weight
     return [*slots.values()]
 
@@ -108,7 +102,7 @@ def _denial(match: FactMatch) -> Iterator[Contradiction]:
         return
     share = sum(match.weights[fact] for fact in facts) / shared
     verdict = match.reference.polarity
-    lenient = any(fact.negated for fact in match.weights) or verdict and match.reading.stance == verdict
+    lenient = any(fact.state == DENIED for fact in match.weights) or verdict and match.reading.stance == verdict
     if share < (parameters.DENIED_FROM_IN_DENIAL if lenient else parameters.DENIED_FROM):
         return
     by_accident = len(facts) == 1 and is_word(facts[0])
@@ -117,7 +111,7 @@ def _denial(match: FactMatch) -> Iterator[Contradiction]:
 
 
 def _turned_round(match: FactMatch, first: Direction, facts: dict[Fact, float]) -> Iterator[Contradiction]:
-    axis, strong, weight = first.axis, first.axis in STRONG_AXES, max(facts.values())
+    axis, strong, weight = first.axis, _is(first.axis, "strong axes"), max(facts.values())
     wanted = _signs(facts)
     said = _signs(match.by_slot[first.slot])
     if len(wanted) == 1 and len(said) == 2 and strong:
@@ -136,12 +130,12 @@ def _turned_round(match: FactMatch, first: Direction, facts: dict[Fact, float]) 
 
 def _signs(facts: Iterable[Fact]) -> set[str]:
     """The signs of directions that are not denied."""
-    return {fact.sign for fact in facts if not fact.negated}
+    return {fact.sign for fact in facts if fact.state != DENIED}
 
 
 def _either_way(match: FactMatch, first: Direction, facts: Collection[Fact]) -> Iterator[Contradiction]:
     """Parts of a sentence, with "or" between them, that say opposite directions of the same thing."""
-    if first.axis not in STRONG_AXES or len(_signs(facts)) > 1:
+    if not _is(first.axis, "strong axes") or len(_signs(facts)) > 1:
         return
     # "It shortens" leaves open what, and the other part says it.
     slots = (first.slot, Direction(first.axis, "", "+").slot)
@@ -153,7 +147,7 @@ def _either_way(match: FactMatch, first: Direction, facts: Collection[Fact]) -> 
 
 def _other_leads(match: FactMatch, facts: Collection[Fact]) -> Iterator[Contradiction]:
     wanted = set(facts)
-    said = {lead for lead in terms(match.facts, LEAD) if not lead.negated} or match.wall_leads
+    said = {lead for lead in terms(match.facts, LEAD) if lead.state != DENIED} or match.wall_leads
     if said and not said & wanted:
         reason = f"leads {_names(sorted(said, key=_name))} for {_names(sorted(wanted, key=_name))}"
         yield Contradiction(parameters.OTHER_LEADS, reason, tuple(facts))
@@ -167,7 +161,7 @@ def _others(match: FactMatch, slot: Hashable, facts: Collection[Fact]) -> list[F
     return [
         other
         for other in match.by_slot[slot]
-        if not other.negated and other not in match.known and not says(other, facts)
+        if other.state != DENIED and other not in match.known and not says(other, facts)
     ]
 
 
@@ -180,12 +174,31 @@ def _replaced(match: FactMatch, name: str, factor: float, facts: dict[Fact, floa
         yield Contradiction(severity, f"{name}: {_names(others)} for {_names(missing)}", missing)
 
 
+def _wrong_unit(match: FactMatch, facts: dict[Fact, float]) -> Iterator[Contradiction]:
+    """The reference's number with a unit of another kind, or a dose in another measure: mL in place of mg."""
+    said = [fact for fact in match.facts if isinstance(fact, Quantity) and fact.state != DENIED]
+    for fact, weight in facts.items():
+        wrong = [
+            other
+            for other in said
+            if match.held[fact] <= 0
+            and other not in match.known
+            and (
+                other_unit(fact, other)
+                or fact.dimension != other.dimension
+                and {fact.dimension, other.dimension} <= DOSES
+            )
+        ]
+        if wrong:
+            yield Contradiction(weight, f"quantity: {_names(wrong)} for {fact.value}", (fact,))
+
+
 def _this_or_that(match: FactMatch, first: Term | Quantity, facts: Collection[Fact]) -> Iterator[Contradiction]:
     """Parts of a sentence, with "or" between them, of which one names the reference's and one something else."""
     branches = match.reading.branches
     if not branches or any(says(fact, facts) for fact in match.reading.outright):
         return
-    name = first.kind if isinstance(first, Term) else first.dimension
+    name = first.kind if isinstance(first, Term) else "quantity"
     for parts in branches:
         right = [any(says(fact, facts) for fact in part) for part in parts]
         others = [
@@ -201,7 +214,7 @@ def _this_or_that(match: FactMatch, first: Term | Quantity, facts: Collection[Fa
 
 def _unknown(match: FactMatch, first: Term | Quantity, part: Collection[Fact]) -> list[str]:
     """What a part of a sentence names of a slot that neither the reference nor the question does."""
-    named = {fact for fact in part if fact.slot == first.slot and not fact.negated}
+    named = {fact for fact in part if fact.slot == first.slot and fact.state != DENIED}
     if first.slot == LEAD:
         named |= leads_of(terms(part, "wall"))
     return sorted(fact.value for fact in named if fact not in match.known)

@@ -2,10 +2,17 @@
 
 import math
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeVar
+
+from reward_fns.ecg_grader.units import unit
 
 LEAD, WORD, WAVE = "lead", "word", "wave or interval"
+
+State = Literal["affirmed", "denied", "possible"]
+AFFIRMED: State = "affirmed"
+DENIED: State = "denied"
+POSSIBLE: State = "possible"  # the text leaves it open: an infarction cannot be excluded
 
 
 @dataclass(frozen=True)
@@ -18,7 +25,7 @@ class Term:
 
     kind: str
     name: str
-    negated: bool = False
+    state: State = AFFIRMED
 
     @property
     def slot(self) -> Hashable:
@@ -40,7 +47,7 @@ class Direction:
     axis: str
     target: str
     sign: str
-    negated: bool = False
+    state: State = AFFIRMED
 
     @property
     def slot(self) -> Hashable:
@@ -53,15 +60,17 @@ class Direction:
 
 @dataclass(frozen=True)
 class Quantity:
-    """From ``low`` to ``high``, in the unit of the dimension that ``quantities.py`` converts to.
+    """From ``low`` to ``high`` in the base unit of ``dimension``: see ``units.py``.
 
-    "Less than" begins at minus infinity, "more than" ends at infinity. The dimension ``number`` has no unit.
+    "Less than" begins at minus infinity, "more than" ends at infinity. ``unit`` is the unit as written. Of the
+    dimension ``number``, which has no unit, it is the stem of what is counted, or "".
     """
 
     dimension: str
     low: float
     high: float
-    negated: bool = False
+    unit: str = field(default="", compare=False)
+    state: State = AFFIRMED
 
     @property
     def slot(self) -> Hashable:
@@ -70,10 +79,19 @@ class Quantity:
     @property
     def value(self) -> str:
         if self.low == self.high:
-            return f"{self.low:g}"
+            return self._in_unit(self.low)
         if math.isinf(self.low):
-            return f"under {self.high:g}"
-        return f"over {self.low:g}" if math.isinf(self.high) else f"{self.low:g} to {self.high:g}"
+            return f"under {self._in_unit(self.high)}"
+        if math.isinf(self.high):
+            return f"over {self._in_unit(self.low)}"
+        return f"{self._written(self.low)} to {self._in_unit(self.high)}"
+
+    def _written(self, end: float) -> str:
+        known = unit(self.unit) if self.unit else None
+        return f"{end / known.factor:g}" if known else f"{end:g}"
+
+    def _in_unit(self, end: float) -> str:
+        return f"{self._written(end)} {self.unit}".strip()
 
 
 Fact = Term | Direction | Quantity
@@ -81,13 +99,8 @@ AnyFact = TypeVar("AnyFact", Term, Direction, Quantity)
 
 
 def affirmed(fact: AnyFact) -> AnyFact:
-    """The fact without its negation."""
-    return replace(fact, negated=False) if fact.negated else fact
-
-
-def denied(fact: AnyFact) -> AnyFact:
-    """The opposite: a fact negated, or its negation taken away."""
-    return replace(fact, negated=not fact.negated)
+    """The fact without its denial or doubt."""
+    return fact if fact.state == AFFIRMED else replace(fact, state=AFFIRMED)
 
 
 def terms(facts: Iterable[Fact], kind: str) -> list[Term]:

@@ -16,9 +16,9 @@ The thresholds are in ``parameters.py``.
 from dataclasses import dataclass
 
 import numpy as np
-from rapidfuzz import fuzz, utils
 
 from reward_fns.ecg_grader.contradictions import contradictions
+from reward_fns.ecg_grader.entities import entity_f1, split_entities
 from reward_fns.ecg_grader.match import FactMatch
 from reward_fns.ecg_grader.parameters import (
     ADDED,
@@ -35,7 +35,6 @@ from reward_fns.ecg_grader.parameters import (
     ON_TOPIC,
     RIGHT_VERDICT,
     RIGHT_VERDICT_AND_MEANING,
-    SAME_ENTITY,
     SHORT_WORDS,
     STRAY,
     STRAYED,
@@ -158,24 +157,3 @@ def _added_meaning(vector: np.ndarray, reference: Reference) -> float:
 
 def _clip(value: float) -> float:
     return min(1.0, max(0.0, value))
-
-
-def split_entities(text: str) -> list[str]:
-    """The items of a list that is separated by commas, semicolons, line breaks or bullets."""
-    for separator in (";", "\n", "•", "- "):
-        text = text.replace(separator, ",")
-    return [item.strip(" .") for item in text.split(",") if item.strip(" .")]
-
-
-def entity_f1(predicted: list[str], expected: tuple[str, ...]) -> float:
-    """F1 of the two sets, each item matched once; order and case of an item's words do not count."""
-    open_items = list(dict.fromkeys(expected))
-    predicted = list(dict.fromkeys(predicted))
-    hits = 0
-    for item in predicted:
-        scores = [fuzz.token_sort_ratio(item, other, processor=utils.default_process) for other in open_items]
-        if scores and max(scores) >= SAME_ENTITY:
-            open_items.pop(scores.index(max(scores)))
-            hits += 1
-    total = len(predicted) + len(set(expected))
-    return 2 * hits / total if total else 0.0

@@ -3,10 +3,22 @@
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
 
-from reward_fns.ecg_grader.facts import WORD, Direction, Fact, Quantity, Term, affirmed, denied, terms
+from reward_fns.ecg_grader.facts import (
+    AFFIRMED,
+    DENIED,
+    POSSIBLE,
+    WORD,
+    Direction,
+    Fact,
+    Quantity,
+    State,
+    Term,
+    affirmed,
+    terms,
+)
 from reward_fns.ecg_grader.leads import leads_of
 from reward_fns.ecg_grader.ontology import members
-from reward_fns.ecg_grader.parameters import ASKS_VERDICT, NO_VERDICT, RESTATED
+from reward_fns.ecg_grader.parameters import ASKS_VERDICT, LEFT_OPEN, NO_VERDICT, RESTATED
 from reward_fns.ecg_grader.quantities import agree
 from reward_fns.ecg_grader.reading import Reading
 from reward_fns.ecg_grader.reference import Reference
@@ -16,8 +28,9 @@ class FactMatch:
     """The facts of an answer against those of the reference.
 
     ``weights`` are the reference's facts, novel and given; ``held`` says of each what the answer does: 1 says it, -1
-    denies it, 0.5 says its direction of something else, 0 none of these. ``known`` are the facts, without their
-    negation, that the question or the reference holds.
+    denies it, 0.5 says its direction of something else, ``LEFT_OPEN`` leaves it open, or says what the reference leaves
+    open, 0 none of these. ``known`` are the facts, without their
+    state, that the question or the reference holds.
     """
 
     def __init__(self, reading: Reading, reference: Reference) -> None:
@@ -38,12 +51,12 @@ class FactMatch:
     def _holds(self, fact: Fact) -> float:
         if fact in self.facts or affirmed(fact) in self._said_leads:
             return 1
-        if denied(fact) in self.facts:
-            return -1
+        if others := [other for other in self.facts if affirmed(other) == affirmed(fact)]:
+            return max(_held(fact.state, other.state) for other in others)
         if isinstance(fact, Direction):
             return 0.5 if self._says_elsewhere(fact) else 0
         same = (other for other in self.facts if self._agrees(other, fact))
-        return next((1 if other.negated == fact.negated else -1 for other in same), 0)
+        return next((_held(fact.state, other.state) for other in same), 0)
 
     def _agrees(self, other: Fact, fact: Term | Quantity) -> bool:
         if isinstance(fact, Quantity):
@@ -55,7 +68,7 @@ class FactMatch:
         """Whether the answer says the direction of something else, and the question does not."""
         if any(_same_way(other, fact) for other in self.reference.question_facts):
             return False
-        return any(_same_way(other, fact) and other.negated == fact.negated for other in self.facts)
+        return any(_same_way(other, fact) and other.state == fact.state for other in self.facts)
 
     def coverage(self) -> float:
         """Weighted share of the novel facts that the answer says.
@@ -83,6 +96,13 @@ class FactMatch:
         return sum(weight * max(self.held[fact], 0) for fact, weight in facts.items()) / total if total else 0.0
 
 
+def _held(wanted: State, said: State) -> float:
+    """What an answer does to a fact that the reference affirms, denies or leaves open."""
+    if wanted == said:
+        return 1
+    return LEFT_OPEN if {wanted, said} == {AFFIRMED, POSSIBLE} else -1
+
+
 def is_word(fact: Fact) -> bool:
     """Whether a fact is a word that the ontology does not know."""
     return isinstance(fact, Term) and fact.kind == WORD
@@ -97,7 +117,9 @@ def is_kin(fact: Fact, other: Fact) -> bool:
 
 def says(fact: Fact, facts: Iterable[Fact]) -> bool:
     """Whether ``fact`` is one of ``facts``, or says one of them in another way: its class, or the same quantity."""
-    return any(fact == other or not fact.negated and (is_kin(fact, other) or _equal(fact, other)) for other in facts)
+    return any(
+        fact == other or fact.state != DENIED and (is_kin(fact, other) or _equal(fact, other)) for other in facts
+    )
 
 
 def _equal(fact: Fact, other: Fact) -> bool:

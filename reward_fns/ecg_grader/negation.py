@@ -1,12 +1,16 @@
-"""What a text denies: NegEx (Chapman et al. 2001) for terms, and what stands right before a lead or a number."""
+"""What a text denies or leaves open: NegEx (Chapman et al. 2001) for terms, and what stands before a lead or number."""
 
 import re
 
 from negspacy.negation import Negex
 from negspacy.termsets import termset
 from spacy.language import Language
+from spacy.tokens import Doc, Span
 
+from reward_fns.ecg_grader.facts import AFFIRMED, DENIED, POSSIBLE, State
 from reward_fns.ecg_grader.ontology import ontology
+
+RESTRICTED = ("of orders", "of findings")  # denials of some kinds of terms
 
 _BEFORE = 60  # characters before a number or lead that are looked at
 _NOT = re.compile(
@@ -21,15 +25,51 @@ _DENIED_BEFORE = re.compile(
 _SPARED = re.compile(r"\s*(?:is|are|was|were) (?:not\b|never\b|spared|excluded|unaffected)", re.IGNORECASE)
 
 
-def negex(nlp: Language) -> Negex:
-    """negspaCy with its English triggers for clinical notes and those of the ontology, for the spans ``facts``."""
-    triggers, more = termset("en_clinical").get_patterns(), ontology()["negation"]
-    triggers = {name: [*phrases] for name, phrases in triggers.items()}
-    triggers["pseudo_negations"] = [phrase for phrase in triggers["pseudo_negations"] if phrase not in more["denying"]]
-    triggers["preceding_negations"] += more["preceding"]
-    triggers["following_negations"] += more["following"]
-    triggers["termination"] += more["termination"]
-    return Negex(nlp, "negex", triggers, span_keys=["facts"])
+class Negations:
+    """NegEx for what is denied, for what is denied of some kinds of terms alone, and for what is left open.
+
+    ``mark`` sets these of the spans ``facts`` of a text, which comes from ``clauses.with_clause_ends``; ``state`` reads
+    them.
+    """
+
+    def __init__(self, nlp: Language) -> None:
+        denial, possibility = ontology()["negation"], ontology()["possibility"]
+        # "Never withhold", "do not stop": two denials are none.
+        doubled = [f"{one} {other}" for one in denial["deniers"] for other in denial["denials of denials"]]
+        pseudo = [*denial["pseudo"], *doubled]
+        termination = [*termset("en_clinical").get_patterns()["termination"], *denial["termination"], ";", ":"]
+        left_open = [*possibility["preceding"], *possibility["following"]]
+        self._all = [
+            _negex(nlp, "denied", [*pseudo, *left_open], denial, termination),
+            *(_negex(nlp, _of(name), pseudo, denial[name], termination) for name in RESTRICTED),
+            _negex(nlp, POSSIBLE, possibility["pseudo"], possibility, [*termination, *possibility["termination"]]),
+        ]
+        self._kinds = {_of(name): frozenset(denial[name]["kinds"]) for name in RESTRICTED}
+
+    def mark(self, doc: Doc) -> None:
+        for negex in self._all:
+            negex(doc)
+
+    def state(self, span: Span, kind: str) -> State:
+        """What the text says of a span, which is a term of ``kind``."""
+        if span._.get(POSSIBLE):
+            return POSSIBLE
+        denied = span._.denied or any(span._.get(name) and kind in kinds for name, kinds in self._kinds.items())
+        return DENIED if denied else AFFIRMED
+
+
+def _of(name: str) -> str:
+    return f"denied_{name.replace(' ', '_')}"
+
+
+def _negex(nlp: Language, name: str, pseudo: list[str], words: dict[str, list[str]], termination: list[str]) -> Negex:
+    triggers = {
+        "pseudo_negations": pseudo,
+        "preceding_negations": words["preceding"],
+        "following_negations": words["following"],
+        "termination": termination,
+    }
+    return Negex(nlp, name, triggers, extension_name=name, span_keys=["facts"])
 
 
 def before(text: str, position: int) -> str:

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
@@ -47,6 +48,9 @@ def boilerplate() -> frozenset[str]:
 @functools.cache
 def pattern(*keys: str) -> re.Pattern:
     """What finds one of the phrases at ``keys`` of the ontology, the longest first, in a text in lower case."""
-    phrases = functools.reduce(lambda found, key: found[key], keys, ontology())
-    longest_first = sorted(phrases, key=len, reverse=True)
-    return re.compile(rf"\b(?:{'|'.join(map(re.escape, longest_first))})\b")
+    return re.compile(rf"\b(?:{phrases(functools.reduce(lambda found, key: found[key], keys, ontology()))})\b")
+
+
+def phrases(words: Iterable[str]) -> str:
+    """An alternative of a regular expression for each of ``words``, the longest first."""
+    return "|".join(map(re.escape, sorted(words, key=len, reverse=True)))

@@ -13,6 +13,7 @@ FINDINGS_COVERAGE = 0.8  # the same for a report, which should name all findings
 STRAY = 1.2  # exponent of the coverage: one or two facts that are hit by chance earn little
 ASKS_VERDICT = 0.6  # if a reference adds less weight than this to a yes/no question, yes or no is most of the answer
 NO_VERDICT = 0.3  # factor of the coverage if such a question gets neither yes nor no
+LEFT_OPEN = 0.5  # share of a fact that the answer says and the reference leaves open, or the other way round
 RESTATED = 0.1  # with yes or no, the question's own facts earn at most this share of the missing coverage
 
 # Contradictions (match.py, contradictions.py, grade.py)

@@ -13,9 +13,10 @@ from spacy.language import Language
 from spacy.matcher import PhraseMatcher
 from spacy.tokens import Doc, Span
 
+from reward_fns.ecg_grader.clauses import with_clause_ends
 from reward_fns.ecg_grader.facts import WAVE, WORD, Direction, Fact, Term
 from reward_fns.ecg_grader.leads import is_lead, leads
-from reward_fns.ecg_grader.negation import negex
+from reward_fns.ecg_grader.negation import Negations
 from reward_fns.ecg_grader.ontology import boilerplate, ontology, pattern, stem, synonyms
 from reward_fns.ecg_grader.parameters import NEIGHBOURS
 from reward_fns.ecg_grader.quantities import quantities
@@ -121,7 +122,7 @@ class _Reader:
             for sign, phrases in zip("+-", signs, strict=True):
                 self._add(Direction(axis, "", sign), phrases)
         self.capitals = frozenset(ontology()["capitals"])
-        self.negex = negex(self.nlp)
+        self.negations = Negations(self.nlp)
 
     def _add(self, fact: Term | Direction, phrases: list[str]) -> None:
         label = f"{fact.slot}|{fact.value}"
@@ -145,7 +146,7 @@ class _Reader:
         ]  # fmt: skip
         spans.sort(key=lambda span: span.start)
         doc.spans["facts"] = spans
-        self.negex(doc)
+        self.negations.mark(doc)
         return doc, spans
 
     def label(self, span: Span) -> Term | Direction:
@@ -161,16 +162,16 @@ def _reader() -> _Reader:
 def _facts(text: str) -> tuple[dict[Fact, int], Doc]:
     """The facts of a clean text with the number of the sentence that says each first, and the parsed text."""
     # "No, it shortens QT" denies nothing after the comma.
-    doc, spans = _reader().spans(plain(_VERDICT.sub("", text)))
-    labels = [_reader().label(span) for span in spans]
+    doc, spans = _reader().spans(plain(with_clause_ends(_VERDICT.sub("", text))))
+    labels, negations = [_reader().label(span) for span in spans], _reader().negations
     sentence = [number for number, sent in enumerate(doc.sents) for _ in range(sent.start, sent.end)]
     facts: dict[Fact, int] = {}
     for position, (span, label) in enumerate(zip(spans, labels, strict=True)):
         if isinstance(label, Direction):
             target = _target(position, spans, labels, sentence)
-            fact: Fact = Direction(label.axis, target, label.sign, bool(span._.negex))
+            fact: Fact = Direction(label.axis, target, label.sign, negations.state(span, label.axis))
         else:
-            fact = Term(label.kind, label.name, bool(span._.negex))
+            fact = Term(label.kind, label.name, negations.state(span, label.kind))
         facts.setdefault(fact, sentence[span.start])
     for fact in (*leads(text), *quantities(text)):
         facts.setdefault(fact, 0)

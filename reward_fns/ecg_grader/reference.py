@@ -1,20 +1,22 @@
 """What the ECG grader keeps of a reference answer: read once, at data preparation, and stored in the parquet row."""
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from reward_fns.ecg_grader.facts import WORD, Direction, Fact, Quantity, Term, affirmed
 from reward_fns.ecg_grader.parameters import KEY_SENTENCE, LATER_SENTENCE, WORD_WEIGHT
-from reward_fns.ecg_grader.quantities import DIMENSIONS
 from reward_fns.ecg_grader.reading import read
 from reward_fns.ecg_grader.similarity import embed, pack, unpack
 from reward_fns.ecg_grader.text import MAX_CHARS
 
 KINDS = ("answer", "entities", "findings")
-_DIRECTION = "direction "
+VERSION = 2
+TYPES = {fact.__name__: fact for fact in (Term, Direction, Quantity)}
 
 
 @dataclass(frozen=True)
@@ -51,21 +53,21 @@ def make_reference(question: str, answer: str, kind: str = "answer", entities: S
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}; use one of {', '.join(KINDS)}")
-    asked = {_packed_fact(affirmed(fact)) for fact in read(question).facts}
+    asked = dict.fromkeys(affirmed(fact) for fact in read(question).facts)
     reading = read(answer)
     facts = []
     for fact, sentence in reading.facts.items():
         known = not (isinstance(fact, Term) and fact.kind == WORD)
         weight = (1.0 if known else WORD_WEIGHT) * (LATER_SENTENCE if sentence else KEY_SENTENCE)
-        packed = _packed_fact(fact)
-        facts.append([*packed, fact.negated, weight, packed in asked])
+        facts.append({**_packed_fact(fact), "weight": weight, "asked": affirmed(fact) in asked})
     content = {
+        "version": VERSION,
         "kind": kind,
         "question": question,
         "text": answer,
         "polarity": reading.polarity,
         "facts": facts,
-        "asked": sorted(asked),
+        "asked": [_packed_fact(fact) for fact in asked],
         "entities": list(entities),
         "question_embedding": _packed_embedding(question, kind),
         "text_embedding": _packed_embedding(answer, kind),
@@ -80,13 +82,16 @@ def _packed_embedding(text: str, kind: str) -> str | None:
 def load_reference(ground_truth: str) -> Reference:
     """The reference in a row's ground truth.
 
-    Raises ``ValueError`` or ``KeyError`` if it is not what ``make_reference`` writes.
+    Raises ``ValueError``, ``KeyError`` or ``TypeError`` if it is not what ``make_reference`` writes.
     """
     content = json.loads(ground_truth)
+    if content["version"] != VERSION:
+        raise ValueError(f"a reference of version {content['version']}, not {VERSION}; prepare the data again")
     novel: dict[Fact, float] = {}
     given: dict[Fact, float] = {}
-    for slot, value, negated, weight, asked in content["facts"]:
-        (given if asked else novel)[_unpacked_fact(slot, value, negated)] = weight
+    for packed in content["facts"]:
+        weight, asked = packed.pop("weight"), packed.pop("asked")
+        (given if asked else novel)[_unpacked_fact(packed)] = weight
     return Reference(
         kind=content["kind"],
         question=content["question"],
@@ -94,7 +99,7 @@ def load_reference(ground_truth: str) -> Reference:
         novel=novel,
         given=given,
         polarity=content["polarity"],
-        question_facts=frozenset(_unpacked_fact(slot, value) for slot, value in content["asked"]),
+        question_facts=frozenset(map(_unpacked_fact, content["asked"])),
         entities=tuple(content["entities"]),
         question_embedding=_unpacked_embedding(content["question_embedding"], content["kind"]),
         text_embedding=_unpacked_embedding(content["text_embedding"], content["kind"]),
@@ -105,20 +110,15 @@ def _unpacked_embedding(packed: str | None, kind: str) -> np.ndarray | None:
     return None if kind == "entities" else unpack(packed)
 
 
-def _packed_fact(fact: Fact) -> tuple[str, str]:
-    """A fact without its negation, as a row's JSON holds it."""
-    if isinstance(fact, Direction):
-        return f"{_DIRECTION}{fact.axis} {fact.target}", fact.sign
-    if isinstance(fact, Quantity):
-        return fact.dimension, f"{fact.low:g} {fact.high:g}"
-    return fact.kind, fact.name
+def _packed_fact(fact: Fact) -> dict[str, Any]:
+    """A fact as a row's JSON holds it. JSON has no infinity: an open end is None."""
+    packed = {"type": type(fact).__name__, **asdict(fact)}
+    return {name: None if isinstance(value, float) and math.isinf(value) else value for name, value in packed.items()}
 
 
-def _unpacked_fact(slot: str, value: str, negated: bool = False) -> Fact:
-    if slot.startswith(_DIRECTION):
-        _, axis, target = slot.split(" ", 2)
-        return Direction(axis, target, value, negated)
-    if slot in DIMENSIONS:
-        low, high = map(float, value.split())
-        return Quantity(slot, low, high, negated)
-    return Term(slot, value, negated)
+def _unpacked_fact(packed: dict[str, Any]) -> Fact:
+    fields = {name: value for name, value in packed.items() if name != "type"}
+    if packed["type"] == "Quantity":
+        low, high = fields["low"], fields["high"]
+        fields |= {"low": -math.inf if low is None else low, "high": math.inf if high is None else high}
+    return TYPES[packed["type"]](**fields)

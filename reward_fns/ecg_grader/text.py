@@ -1,12 +1,13 @@
 """A text in one spelling, and its words."""
 
 import functools
+import html
 import re
 import unicodedata
 
 from spacy.lang.en.stop_words import STOP_WORDS
 
-from reward_fns.ecg_grader.ontology import boilerplate, stem, synonyms
+from reward_fns.ecg_grader.ontology import boilerplate, ontology, phrases, stem, synonyms
 
 MAX_CHARS = 3_000  # of a text that is read; longer ones are cut
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -19,11 +20,17 @@ _SHARED_NOUN = re.compile(
     re.IGNORECASE,
 )
 _ISE = re.compile(r"\b(?!(?:exerc|prec|conc|otherw|comprom)is)(\w{3,})is(e|es|ed|ing|ation)\b")
+# A narrow or fixed space between the digits of a number; a space of another width separates two numbers.
+_THOUSANDS = re.compile(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))")
+_RAISED = re.compile(r"(?<=[\w°])[\u2070\u00b9\u00b2\u00b3\u2074-\u207b]+")
+_QUOTES = str.maketrans("\u2018\u2019\u201a\u201b\u2032\u201c\u201d\u201e\u2033", '\'\'\x27\x27\x27""""')
 _CONTRACTED = {"re": " are", "s": " is", "d": " would", "ll": " will"}
 _BRITISH = {
-    "aemi": "emi", "haem": "hem", "oedem": "edem", "oesoph": "esoph", "anaes": "anes", "paed": "ped",
-    "fibre": "fiber", "tumour": "tumor",
-    "favour": "favor",
+    "aemi": "emi", "haem": "hem", "oedem": "edem", "oesoph": "esoph", "anaes": "anes", "paed": "ped", "pnoea": "pnea",
+    "rrhoea": "rrhea", "oestr": "estr", "foet": "fet", "caesar": "cesar", "gynaec": "gynec", "leucocyt": "leukocyt",
+    "aetiol": "etiol", "sulph": "sulf", "fibre": "fiber", "centre": "center", "metre": "meter", "litre": "liter",
+    "tumour": "tumor", "favour": "favor", "behaviour": "behavior", "colour": "color", "labour": "labor",
+    "catheteris": "catheteriz", "analyse": "analyze", "programme": "program", "judgement": "judgment",
 }  # fmt: skip
 
 
@@ -35,7 +42,7 @@ class Text:
 
     @functools.cached_property
     def clean(self) -> str:
-        """One kind of dash and space, and a shared noun after each of its adjectives."""
+        """One kind of dash and space, "not" written out, and a shared noun after each of its adjectives."""
         return _clean(self.raw)
 
     @functools.cached_property
@@ -45,7 +52,7 @@ class Text:
 
     @functools.cached_property
     def spelled_out(self) -> str:
-        """``clean`` without contractions."""
+        """``clean`` with "is", "are" and "will" written out, too."""
         return _spelled_out(self.clean)
 
     @functools.cached_property
@@ -81,15 +88,25 @@ def plain(text: str) -> str:
 
 
 def _clean(text: str) -> str:
+    text = html.unescape(text.encode("utf-8", "ignore").decode())
+    text = _THOUSANDS.sub("", text)
+    text = _RAISED.sub(lambda raised: f"^{raised[0]}", text)
+    text = unicodedata.normalize("NFKC", text)
+    text = "".join(character for character in text if unicodedata.category(character) != "Cf")  # of no width
+    text = re.sub(r"[\u2010-\u2015\u2212]", "-", text).translate(_QUOTES).replace("*", "")
     # Runs of one character and words over 60, on which spaCy is slow, are broken up.
-    text = unicodedata.normalize("NFKC", text.encode("utf-8", "ignore").decode())
-    text = re.sub(r"[\u2010-\u2015\u2212]", "-", text).replace("\u2019", "'").replace("*", "")
-    text = re.sub(r"(.)\1{5,}", r"\1\1\1", " ".join(text.split()))
+    text = re.sub(r"(\D)\1{5,}", r"\1\1\1", " ".join(text.split()))
     text = _SHARED_NOUN.sub(r"\1 \4 \2 \3 \4", text)
+    text = re.sub(r"\bcan't\b", "cannot", text, flags=re.IGNORECASE)
+    text = re.sub(r"\bwon't\b", "will not", text, flags=re.IGNORECASE).replace("n't", " not")
+    text = _abbreviation().sub(lambda short: ontology()["abbreviations"][short[0]], text)
     return re.sub(r"\S{60}", r"\g<0> ", text)
 
 
+@functools.cache
+def _abbreviation() -> re.Pattern:
+    return re.compile(rf"\b(?:{phrases(ontology()['abbreviations'])})\b")
+
+
 def _spelled_out(text: str) -> str:
-    text = re.sub(r"\bcan't\b", "cannot", text, flags=re.IGNORECASE)
-    text = re.sub(r"\bwon't\b", "will not", text, flags=re.IGNORECASE).replace("n't", " not")
     return re.sub(r"(?<=\w)'(re|s|d|ll)\b", lambda match: _CONTRACTED[match[1]], text)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from reward_fns.ecg_grader.contradictions import contradictions
-from reward_fns.ecg_grader.facts import Direction, Fact, Quantity, affirmed
+from reward_fns.ecg_grader.facts import DENIED, POSSIBLE, Fact, Term, affirmed
 from reward_fns.ecg_grader.match import FactMatch, is_word
 from reward_fns.ecg_grader.reading import read
 from reward_fns.ecg_grader.reference import Reference
@@ -49,13 +49,12 @@ def fact_states(answer: str, reference: Reference) -> list[FactState]:
 
 
 def fact_text(fact: Fact) -> str:
-    """A fact in a few words: ``not`` where it is denied, its kind and its value; of a word its stem alone."""
-    text = fact.value
-    if isinstance(fact, Quantity):
-        text = f"{fact.dimension} {text}"
-    elif not isinstance(fact, Direction) and not is_word(fact):
-        text = f"{fact.kind}: {text}"
-    return f"not {text}" if fact.negated else text
+    """A fact in a few words: of a term its kind, too, but of a word its stem alone.
+
+    ``not`` stands before a fact that is denied, ``perhaps`` before one that is left open.
+    """
+    text = f"{fact.kind}: {fact.value}" if isinstance(fact, Term) and not is_word(fact) else fact.value
+    return {DENIED: f"not {text}", POSSIBLE: f"perhaps {text}"}.get(fact.state, text)
 
 
 def _state(held: float, contradicted: bool) -> str:
