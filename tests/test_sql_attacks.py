@@ -134,6 +134,8 @@ STATEMENTS = [
     "SELECT count(*) FROM patients; DROP TABLE patients",
     "SELECT 1;;",
     "SELECT 1; --\nSELECT 2",
+    "; SELECT 1; SELECT 2",
+    ";SELECT 1; DROP TABLE patients",
     "SELECT 1\x00; DROP TABLE patients",
     "SELECT count(*) FROM patients UNION DELETE FROM patients",
     "SELECT (DELETE FROM patients)",
@@ -142,7 +144,20 @@ STATEMENTS = [
     "SELECT nothing FROM patients",
     "SELECT",
 ]
-NOTHING = ["", ";", "-- nothing", "/* nothing", "VALUES (1)", "VALUES (1), (2)", "\u202eSELECT 1", "null"]
+NOTHING = [
+    "",
+    ";",
+    ";;DROP TABLE patients",
+    "; PRAGMA query_only = OFF",
+    ";EXPLAIN SELECT 1",
+    "; ATTACH 'x' AS y",
+    "-- nothing",
+    "/* nothing",
+    "VALUES (1)",
+    "VALUES (1), (2)",
+    "\u202eSELECT 1",
+    "null",
+]
 ENCODINGS = ["SELECT '\ud800' FROM patients", "SELECT\u00a0count(*)\u200bFROM patients", "S\x00ELECT 1",
              "SELECT count(*) FROM pat\u0456ents"]  # fmt: skip
 COUNT_UP = "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s)"

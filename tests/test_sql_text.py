@@ -73,6 +73,146 @@ def test_extraction(text, expected):
 @pytest.mark.parametrize(
     "text",
     [
+        f"<ANSWER>{Q}</ANSWER>",
+        f"<Think>why</Think><Answer>{Q}</Answer>",
+        f"<THINK>why</think >{Q}",
+        f"the opening tag was in the prompt</THINK>\n<Answer>\n```sql\n{Q}\n```\n</answer>",
+    ],
+)
+def test_tags_count_in_any_case(text):
+    assert extract_sql(text) == query(Q, True)
+
+
+@pytest.mark.parametrize("text", [f"<Think>{Q}", f"<ANSWER>SELECT 0</ANSWER><THINK>{Q}"])
+def test_reasoning_that_does_not_end_leaves_no_answer_in_any_case(text):
+    assert extract_sql(text).sql is None
+
+
+@pytest.mark.parametrize("start", [";", "; ", ";;\n", "; -- first\n", " ;\t; "])
+def test_semicolons_before_a_query_are_kept_as_sqlite_skips_them(start):
+    assert extract_sql(start + Q) == query((start + Q).strip(), False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"```sql\n{Q}\n```\n```sql\nCREATE INDEX i ON patients (gender)\n```",
+        f"```sql\n{Q}\n```\nIt gives:\n```sql\n42\n```",
+        f"```sql\n{Q}\n```\n```sql\n```",
+        f"```\n{Q}\n```\n```\ncount\n42\n```",
+        f"```\n{Q}\n```\n```sql\nCREATE INDEX i ON patients (gender)\n```",
+        f"```sql\nSELECT 0\n```\n```sql\n{Q}\n```\n```sql\nPRAGMA table_info(patients)\n```",
+    ],
+)
+def test_a_fence_that_holds_no_query_does_not_hide_one_that_does(text):
+    assert extract_sql(text) == query(Q, False)
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        "\nSQLResult: 42",
+        "\nSQLResult: 42\nAnswer: There are 42 women.",
+        "\n\nSQLResult:\n42",
+        "\n\nThis counts the women.",
+        "\n\nNote that it's the patient's gender.",
+        "\n \n\nHere, women are counted.",
+        "\n\n**Explanation:** it counts.",
+        "\n### Explanation\nIt counts.",
+        "\n# It counts.",
+        "\nExplanation: it counts",
+        "; This counts the women.",
+        ";\nThis counts the women; no others.",
+        "; -- done\n\nThis counts.",
+        "\n```\nThis counts the women.",
+    ],
+)
+@pytest.mark.parametrize("before", ["", "SQL: ", "Here is the query:\n\n"])
+def test_prose_behind_a_query_is_cut(before, behind):
+    assert extract_sql(before + Q + behind) == query(Q, False)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT\n\ngender g FROM patients",
+        "SELECT count(*)\n\nFROM patients\n\nWHERE gender = 'f'",
+        "SELECT *\n\nFROM patients",
+        "SELECT 5 *\n\nrow_id g FROM patients",
+        "SELECT count(*) FROM patients\n\np WHERE p.gender = 'f'",
+        "SELECT gender,\n\nrow_id first\n\nFROM patients",
+        "SELECT 'x;\n\nThis counts the women.' FROM patients",
+        "SELECT 'x\nSQLResult: 42' FROM patients",
+        "SELECT 1 /*\n\nThis counts the women.\n*/ FROM patients",
+        "SELECT count(*) FROM patients; -- This counts the women.",
+        "SELECT (SELECT 1\n\nlimit l) FROM patients",
+        'SELECT "SQLResult: 42" FROM patients',
+        "SELECT 1;;",
+        "SELECT 1; ;",
+        "SELECT 1; SELECT 2",
+        "SELECT 1; DROP TABLE patients",
+        "SELECT 1;\n\nWITH t AS (SELECT 1) SELECT 2",
+        "SELECT 1; -- why\nSELECT 2",
+    ],
+)
+def test_what_may_be_sql_is_not_cut(sql):
+    assert extract_sql(sql).sql == sql
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'"{Q}"',
+        f"'{Q}'",
+        f"`{Q}`",
+        f'"{Q}".',
+        f"\u201c{Q}\u201d",
+        f'SQLQuery: "{Q}"',
+        f"The query is: `{Q}`, which counts.",
+        f'```sql\n"{Q}"\n```',
+        f'{{"sql": "{Q}"}}',
+    ],
+)
+def test_quotes_around_a_query_are_removed(text):
+    assert extract_sql(text) == query(Q, False)
+
+
+def test_quotes_inside_a_quoted_query_are_kept():
+    sql = 'SELECT "gender" FROM patients WHERE gender = "f"'
+    assert extract_sql(f'"{sql}"').sql == sql
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["<end_of_turn>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>",
+     "<|EOT|>", "<|END_OF_TURN_TOKEN|>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "[|endofturn|]",
+     "<end_of_utterance>", "<|return|>", "<|end|>", "<pad>"]
+)  # fmt: skip
+@pytest.mark.parametrize(("answer", "extraction"), [(Q, query(Q, True)), ("null", Extraction(None, True, True))])
+def test_end_of_turn_tokens_are_no_part_of_the_answer(answer, extraction, token):
+    assert extract_sql(answer + token) == extract_sql(f"{answer}\n{token}{token}\n") == extraction
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        "<end_of_turn>\n<start_of_turn>user\nAnd the men?<end_of_turn>\n<start_of_turn>model\nSELECT 0",
+        "<|im_end|>\n<|im_start|>user\nAnd the men?<|im_end|>",
+        "</s>[INST] And the men? [/INST] SELECT 0</s>",
+    ],
+)
+def test_a_turn_that_the_model_invents_does_not_count(behind):
+    assert extract_sql(Q + behind).sql == Q
+
+
+@pytest.mark.parametrize("start", ["<start_of_turn>model\n", "<|im_start|>assistant\n", "<s>", "[/INST]", "</s>"])
+def test_the_tokens_of_a_turn_that_starts_are_removed(start):
+    assert extract_sql(start + Q) == query(Q, True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "",
         "   ",
         "I don't know.",
@@ -102,6 +242,47 @@ def test_null_abstains(text):
 )
 def test_null_with_prose_around_it_abstains_out_of_form(text):
     assert extract_sql(text) == Extraction(None, abstained=True, format_ok=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "null -- no such column",
+        "null /* no such column */",
+        "null # no such column",
+        "NULL; no such column",
+        "null (no such column)",
+        "Null. The database doesn't hold shoe sizes.",
+        "null: no such column",
+        "null - no such column",
+        "null \u2014 no such column",
+        "null\n\nThe database holds no shoe sizes.",
+        "null\nReason: no shoe sizes.",
+        "**null**\nReason: no shoe sizes.",
+        "`null` (no such column)",
+        "```sql\nnull -- no such column\n```",
+        "<answer>null\nNo shoe sizes.</answer>",
+        "<think>shoes?</think>null (no such column)",
+        "Answer: null\nReason: no such column",
+        "The answer is: null (no such column)",
+    ],
+)
+def test_null_with_a_reason_abstains_out_of_form(text):
+    assert extract_sql(text) == Extraction(None, abstained=True, format_ok=False)
+
+
+@pytest.mark.parametrize(
+    "behind", [f"\n{Q}", f"; {Q}", f". {Q}", f" -- {Q}", f"\n\nOr:\n```sql\n{Q}\n```", f"\nelse: {Q}"]
+)
+def test_null_beside_a_query_does_not_abstain(behind):
+    assert not extract_sql(f"null{behind}").abstained
+
+
+@pytest.mark.parametrize(
+    "text", ["null values are left out", "null, so nothing is known", "null and void", "nullif(1, 1)"]
+)
+def test_a_sentence_that_starts_with_null_does_not_abstain(text):
+    assert not extract_sql(text).abstained
 
 
 @pytest.mark.parametrize(
@@ -146,8 +327,9 @@ def test_an_attack_on_the_extraction(text, sql):
 
 
 PIECES = st.sampled_from(
-    ["```", "```sql\n", "<think>", "</think>", "<answer>", "</answer>", "null", "SELECT 1", "--", "/*", "*/", "'", ";",
-     "\n", "\x00", "\ud800", "\u202e", "<|im_end|>", "WITH a AS (", ":", " "]
+    ["```", "```sql\n", "<think>", "</Think>", "<ANSWER>", "</answer>", "null", "SELECT 1", "--", "/*", "*/", "'", ";",
+     "\n\n", "SQLResult:", "This counts", "<end_of_turn>", '"', "\n", "\x00", "\ud800", "\u202e", "<|im_end|>",
+     "WITH a AS (", ":", " "]
 )  # fmt: skip
 ANY_TEXT = st.lists(PIECES | st.text(st.characters(), max_size=5), max_size=30).map("".join)
 
@@ -175,11 +357,13 @@ def test_runs_of_different_kinds_are_read_in_linear_time(text):
 @pytest.mark.parametrize(
     "unit", ["```", "```sql\n", "<think>", "<answer>", "/*", "--\n", "'", "null ", "WITH a", "WITH\n", "SELECT\n", " ",
              "\n", "(", "DATE_SUB(", "a_lower", "WITH a(", "</think>", "SQL:\n", ":WITH/*", "WITH/*\n",
-             "x:VALUES/*", "WITH a AS/*\n", ":WITH--", "WITH a\n(", ":WITH \"a"]
+             "x:VALUES/*", "WITH a AS/*\n", ":WITH--", "WITH a\n(", ":WITH \"a", "</s>", "<end_of_turn>", " </s>", ";",
+             ":;", "\n\n", "\n\nab cd", "\n\n(ab cd", "\n\f", "\nlimit:", "null\n", "null:", '"', "a ", "\n \n;"]
 )  # fmt: skip
 def test_a_megabyte_is_read_in_linear_time(unit):
     text = unit * (1_000_000 // len(unit))  # quadratic time would be hours
-    assert (extract_sql(text).sql or "") in text
+    for answer in (text, f"SELECT 1 {text}x y", f"null\n{text}", f"null: {text}", f'"SELECT {text}'):
+        assert (extract_sql(answer).sql or "") in answer
     assert clean_up(f"SELECT {text}").startswith("SELECT")
 
 
