@@ -202,7 +202,7 @@ def run(job: Job, pipe) -> None:
     with ThreadPoolExecutor(callers) as pool:  # until processes are started and the file is in memory
         list(pool.map(grade, [sample for sample in job.samples if not sample.hostile][:50]))
     if job.design == "ours":
-        shared_sandbox(job.timeout_s)._cache.clear()
+        shared_sandbox()._cache.clear()
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
     latencies: list[float] = []
 

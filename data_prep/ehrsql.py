@@ -21,7 +21,7 @@ from data_prep.common.checksum import sha256_file
 from data_prep.common.errors import InputError, run_main
 from data_prep.common.parquet import write_parquet
 from data_prep.common.prompt_tokens import TokenCounter, WordCounter
-from data_prep.sql.gold import execute_all
+from data_prep.sql.gold import execute_all, gold_seconds, training_timeout
 from data_prep.sql.prompts import PromptBuilder, prompt_names, template_files
 from data_prep.sql.report import print_report, split_counts, teacher_counts
 from data_prep.sql.schema import open_database
@@ -35,7 +35,7 @@ from data_prep.sql.source import (
     sql_skeleton,
 )
 from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED
-from reward_fns.sql.sandbox import MAX_TIMEOUT_S
+from reward_fns.sql.sandbox import MAX_TIMEOUT_S, Execution
 
 FEW_SHOT_EXAMPLES = 6
 PARQUET_NAMES = ("train", "valid", "test", "sft_train", "sft_valid")
@@ -90,10 +90,10 @@ def prepare(options: Options, console: Console) -> None:
     if options.prompt == "few_shot" and not train:
         raise InputError(f"few_shot takes its examples from train, but {options.data_dir} has no train split")
 
-    everything = [question for split in questions.values() for question in split]
-    answers, failures = execute_gold(everything, options.db, options.timeout_s)
+    gold = {question.gold for split in questions.values() for question in split}
+    answers, failures, seconds = execute_gold(gold, options.db, options.timeout_s)
     if options.reward_db:
-        same_answers, _ = execute_gold(everything, options.reward_db, options.timeout_s)
+        same_answers, _, seconds = execute_gold(gold, options.reward_db, options.timeout_s)
         check_same_answers(answers, same_answers, options)
     teacher_answers, teacher_failures = execute_teacher(train, options)
     taught = draw_taught(train, answers, teacher_answers, options)
@@ -115,7 +115,9 @@ def prepare(options: Options, console: Console) -> None:
             answer = answers.get(question.gold)
             if split != "train" or question.id in rewarded:
                 gold_shown = split != "train" or question.id in taught
-                row = rl_row(question, split, prompt, answer, status, options.reward_db or options.db, gold_shown)
+                db = options.reward_db or options.db
+                timeout_s = training_timeout(seconds.get(question.gold, 0))
+                row = rl_row(question, split, prompt, answer, status, db, gold_shown, timeout_s)
                 rows.setdefault(split, []).append(row)
             imitated = question.id in taught if split == "train" else split == "valid" and answer != GOLD_FAILED
             if imitated:
@@ -128,6 +130,7 @@ def prepare(options: Options, console: Console) -> None:
         "options": {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()},
         "inputs": {str(path): sha256_file(path) for path in inputs},
         "counts": counts,
+        "slowest_gold_seconds": round(max(seconds.values()), 3) if seconds else None,
         "failed_gold": {
             split: {q.id: failures[q.gold] for q in split_questions if q.gold in failures}
             for split, split_questions in questions.items()
@@ -158,31 +161,32 @@ def read_splits(data_dir: Path, console: Console, teacher_file: Path | None = No
 
 
 def execute_gold(
-    questions: Iterable[Question], db: Path, timeout_s: float = 60.0
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Execute each distinct gold query once.
+    labels: Iterable[str], db: Path, timeout_s: float = 60.0
+) -> tuple[dict[str, str], dict[str, str], dict[str, float]]:
+    """Execute each distinct gold query once. ``labels`` may hold ``ABSTAIN``, and "" where there is no gold.
 
-    Returns the ground truth of each gold (``ABSTAIN``, ``GOLD_FAILED`` or a canonical answer) and, for those
-    that failed, the error.
+    Returns the ground truth of each label (``ABSTAIN``, ``GOLD_FAILED`` or a canonical answer); for those that
+    failed, the error; and for the others the seconds that they took (``gold_seconds``).
 
     Raises:
         InputError: every query failed.
     """
-    queries = {question.gold for question in questions} - {"", ABSTAIN}
-    answers, failures = execute_queries(queries, db, timeout_s)
+    queries = set(labels) - {"", ABSTAIN}
+    executions = execute_all(db, queries, timeout_s)
+    answers, failures = ground_truths(executions)
     if queries and len(failures) == len(queries):
         raise InputError(f"every gold query fails on {db} ({failures[min(queries)]}); is it the right database?")
-    return answers, failures
+    return answers, failures, gold_seconds(db, executions, timeout_s)
 
 
 def execute_teacher(train: list[Question], options: Options) -> tuple[dict[str, str], dict[str, str]]:
-    """The same of the teacher's labels.
+    """The ground truth of each of the teacher's labels and, for those that failed, the error.
 
     Raises:
         InputError: there is a teacher, and none of its queries executes.
     """
     queries = {question.teacher for question in train} - {"", ABSTAIN}
-    answers, failures = execute_queries(queries, options.db, options.timeout_s)
+    answers, failures = ground_truths(execute_all(options.db, queries, options.timeout_s))
     if options.teacher_labels and len(failures) == len(queries):
         reason = (
             f" ({failures[min(queries)]}); is it the right database?" if queries else ': all of its labels are "null"'
@@ -191,10 +195,10 @@ def execute_teacher(train: list[Question], options: Options) -> tuple[dict[str, 
     return answers, failures
 
 
-def execute_queries(queries: set[str], db: Path, timeout_s: float) -> tuple[dict[str, str], dict[str, str]]:
+def ground_truths(executions: dict[str, Execution]) -> tuple[dict[str, str], dict[str, str]]:
     """The ground truth of each query and of ``ABSTAIN`` and, for those that failed, the error."""
     answers, failures = {ABSTAIN: ABSTAIN}, {}
-    for sql, result in execute_all(db, queries, timeout_s).items():
+    for sql, result in executions.items():
         answers[sql] = result.answer if result.status == "ok" else GOLD_FAILED
         if result.status != "ok":
             failures[sql] = f"{result.status}: {result.error}"
@@ -265,8 +269,12 @@ def rl_row(
     seen: str,
     db: Path,
     gold_shown: bool,
+    timeout_s: float,
 ) -> dict[str, Any]:
-    """One row as verl's RLHF dataset reads it; ``ground_truth`` is what ``reward_fns`` compares with."""
+    """One row as verl's RLHF dataset reads it; ``ground_truth`` is what ``reward_fns`` compares with.
+
+    ``timeout_s``: the deadline of a query that answers it.
+    """
     return {
         "data_source": "ehrsql",
         "prompt": prompt,
@@ -282,6 +290,7 @@ def rl_row(
             "answerable": question.answerable,
             "db_path": str(db.resolve()),
             "gold_sql": question.gold if gold_shown else "",
+            "timeout_s": timeout_s,
         },
     }
 
@@ -324,7 +333,7 @@ def main(argv: list[str] | None = None) -> None:
         help="leave out the questions whose label in --teacher_labels does not execute",
     )
     option("--seed", type=int, default=0, help="of the share's draw and the few-shot examples")
-    option("--timeout_s", type=float, default=60.0, help="deadline of one query in seconds")
+    option("--timeout_s", type=float, default=60.0, help="deadline of a gold query in seconds")
     prepare(Options(**vars(parser.parse_args(argv))), Console(markup=False, soft_wrap=True))
 
 

@@ -28,6 +28,9 @@ weights. An answer that is right with probability p is then worth p - c (1 - p),
 p = c / (c + 1) on, 0.5 for c = 1, 0.83 for c = 5, 0.91 for c = 10. If a policy is less certain than that
 on every question, it learns to abstain always. Train for accuracy first, then raise c.
 
+A query has ``timeout_s`` seconds, or without that argument as many as ``extra_info["timeout_s"]`` says:
+``data_prep.ehrsql`` measures how long the gold query takes. Rows of older data sets lack that field and have 10 s.
+
 verl calls ``compute_score`` once a sample, in threads beside its event loop. They share a few processes that execute
 SQL, and a cache: of the 16 rollouts of a group only distinct queries are executed, and gold never is.
 """
@@ -40,7 +43,7 @@ from dataclasses import dataclass
 
 from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED
 from reward_fns.sql.reliability import reliability
-from reward_fns.sql.sandbox import DatabaseError, Execution, check_database, shared_sandbox
+from reward_fns.sql.sandbox import DEFAULT_TIMEOUT_S, DatabaseError, Execution, check_database, shared_sandbox
 from reward_fns.sql.text import Extraction, extract_sql
 
 logger = logging.getLogger(__name__)
@@ -87,7 +90,7 @@ def grade(
     solution_str: str,
     ground_truth: str,
     db_path: str | os.PathLike,
-    timeout_s: float = 10.0,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
     official_clean_up: bool = False,
 ) -> Grade:
     """Grade a model's raw text against a ground truth as ``reward_fns.sql.answers`` defines it.
@@ -107,7 +110,7 @@ def grade(
         answer, pred = ABSTAIN, "abstain"
     else:
         if extraction.sql is not None:
-            execution = shared_sandbox(timeout_s).execute(db_path, extraction.sql, official_clean_up)
+            execution = shared_sandbox().execute(db_path, extraction.sql, official_clean_up, timeout_s)
         answer = execution.answer if execution else None
         pred = "error" if answer is None else hashlib.sha256(answer.encode()).hexdigest()[:16]
     acc = float(answer is not None and answer == ground_truth)
@@ -126,7 +129,7 @@ def compute_score(
     answered_unanswerable: float | None = None,
     format_bonus: float = 0.0,
     reliability_penalty: float | None = None,
-    timeout_s: float = 10.0,
+    timeout_s: float | None = None,
     official_clean_up: bool = False,
     reward_router_address: str | None = None,
     reward_model_tokenizer: object = None,
@@ -141,6 +144,8 @@ def compute_score(
     >>> compute_score("ehrsql", "SELECT count(*) FROM patients", gold, {"db_path": db_path})["score"]
     1.0
     """
+    if timeout_s is None:
+        timeout_s = query_timeout(extra_info)
     try:
         result = grade(solution_str, ground_truth, _database_path(extra_info), timeout_s, official_clean_up)
     except Exception as error:  # an exception here would end the training run
@@ -175,6 +180,11 @@ def compute_score(
         "pred": result.pred,
         "grader_failed": 0.0,
     }
+
+
+def query_timeout(extra_info: dict | None) -> float:
+    """The deadline of a query that a row names, in seconds."""
+    return (extra_info or {}).get("timeout_s") or DEFAULT_TIMEOUT_S
 
 
 def _database_path(extra_info: dict | None) -> str:

@@ -1,4 +1,5 @@
 import ast
+import dataclasses
 import json
 import shutil
 import sqlite3
@@ -11,10 +12,12 @@ from data_prep.common.checksum import sha256_file
 from data_prep.common.errors import InputError
 from data_prep.ehrsql import main
 from data_prep.mimic.indexes import build_indexed
+from data_prep.sql.gold import training_timeout
 from data_prep.sql.prompts import PromptBuilder, prompt_names
 from data_prep.sql.schema import compact_schema, full_schema
 from data_prep.sql.source import sql_skeleton
 from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED, canonical_answer
+from reward_fns.sql.sandbox import SqlSandbox
 
 PATIENTS = 8
 TRAIN_PER_TEMPLATE = 8
@@ -109,6 +112,7 @@ def test_row_has_the_shape_that_verl_reads(data, db):
         "answerable": True,
         "db_path": str(db.resolve()),
         "gold_sql": gender_sql(101),
+        "timeout_s": 1.0,
     }
 
 
@@ -242,6 +246,31 @@ def test_manifest_hashes_inputs_and_outputs(data, db):
     )
     # Each age 40..47 belongs to one patient: the count is 1 on 8 of 17 answerable train questions.
     assert manifest["counts"]["train"]["select_1"] == pytest.approx(8 / 17)
+
+
+def test_the_deadline_of_an_answer_is_ten_times_that_of_its_gold_query(data, db, monkeypatch, capsys):
+    times = iter([0.34, 0.31, 0.33])  # at first, and twice again
+
+    def slow(sandbox, path, sql, *_):
+        execution = execute(sandbox, path, sql)
+        seconds = next(times) if sql == VALID[1][1] else 0.01
+        return dataclasses.replace(execution, seconds=seconds)
+
+    execute = SqlSandbox.execute
+    monkeypatch.setattr(SqlSandbox, "execute", slow)
+    out = run(data, db)
+    deadlines = {info["id"]: info["timeout_s"] for info in pd.read_parquet(out / "valid.parquet")["extra_info"]}
+    assert deadlines == {"valid-0": 1.0, "valid-1": 4.0, "valid-2": 1.0, "valid-3": 1.0}
+    assert {info["timeout_s"] for info in pd.read_parquet(out / "train.parquet")["extra_info"]} == {1.0}
+    assert json.loads((out / "manifest.json").read_text())["slowest_gold_seconds"] == 0.31
+    assert "the slowest gold query takes 0.310 s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "timeout_s"), [(0.0, 1), (0.1, 1), (0.101, 2), (0.64, 7), (60.0, 600), (3600.0, 3600)]
+)
+def test_the_deadline_is_in_whole_seconds_between_one_and_the_highest_allowed(seconds, timeout_s):
+    assert training_timeout(seconds) == timeout_s
 
 
 def test_absent_split_and_hidden_labels_are_named(data, db, capsys):

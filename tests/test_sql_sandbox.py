@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from conftest import REPO
 
 from reward_fns.sql.answers import canonical_answer
-from reward_fns.sql.sandbox import MAX_ERROR_CHARS, DatabaseError, SandboxError, SqlSandbox
+from reward_fns.sql.sandbox import MAX_ERROR_CHARS, PATIENCE, DatabaseError, SandboxError, SqlSandbox
 
 TWO_PATIENTS = canonical_answer([(2,)])
 
@@ -55,6 +56,8 @@ def process_ids(sandbox: SqlSandbox) -> list[int]:
     [
         ("SELECT count(*) FROM patients", [(2,)]),
         ("select COUNT(*) from Patients;", [(2,)]),
+        ("; ;\n;SELECT count(*) FROM patients", [(2,)]),
+        (";/* ; */; SELECT count(*) FROM patients", [(2,)]),
         ("WITH t AS (SELECT gender FROM patients) SELECT count(*) FROM t", [(2,)]),
         (
             "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s, patients LIMIT 3) SELECT max(n) FROM s",
@@ -118,6 +121,24 @@ def test_a_deadline_that_is_no_time_is_refused(timeout_s):
         SqlSandbox(timeout_s=timeout_s)
 
 
+def test_a_query_may_have_a_deadline_of_its_own(db_path):
+    with SqlSandbox(workers=1, timeout_s=600.0) as sandbox:
+        assert sandbox.execute(db_path, ENDLESS.format(8), timeout_s=0.2).status == "timeout"
+        texts = "SELECT printf('%.900000c', 'x') AS a, printf('%.450000c', 'x') || 'z' AS b FROM patients"
+        assert sandbox.execute(db_path, f"SELECT instr(a, b) FROM ({texts})", timeout_s=0.2).status == "timeout"
+        with pytest.raises(ValueError, match="give seconds"):
+            sandbox.execute(db_path, "SELECT 1", timeout_s=0)
+
+
+def test_an_execution_is_kept_for_its_deadline_only(db_path):
+    with SqlSandbox(workers=1, timeout_s=60.0) as sandbox:
+        slow = (
+            "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s LIMIT 200000) SELECT count(*) FROM s, keys"
+        )
+        assert sandbox.execute(db_path, slow, timeout_s=0.002).status == "timeout"
+        assert sandbox.execute(db_path, slow).status == "ok"
+
+
 @pytest.mark.parametrize("timeout_s", [0.02, 0.5, 10.0])
 def test_a_query_is_interrupted_before_its_deadline_and_killed_there(timeout_s):
     with SqlSandbox(workers=1, timeout_s=timeout_s) as sandbox:
@@ -142,6 +163,26 @@ def test_a_starved_query_is_executed_once_more(db_path, text):
         query = f"SELECT count(*) FROM patients WHERE gender IN ('f', 'm', '{text}')"
         assert sandbox.execute(db_path, query).answer == TWO_PATIENTS
         assert process_ids(sandbox) != [starved]
+
+
+def test_a_query_that_is_starved_again_has_time_on_the_clock_left(db_path):
+    """The second time the process stands still for longer than the deadline, and answers then."""
+    with SqlSandbox(workers=1, timeout_s=0.5) as sandbox:
+        worker = sandbox._workers[0]
+        tries, attempt = [], worker._try
+
+        def try_while_stopped(request: dict, patience: int = 1) -> dict | None:
+            tries.append(patience)
+            if worker._process is None:
+                worker._start()
+            stopped = worker._process
+            stopped.send_signal(signal.SIGSTOP)
+            threading.Timer(0.8, stopped.send_signal, [signal.SIGCONT]).start()
+            return attempt(request, patience)
+
+        worker._try = try_while_stopped
+        assert sandbox.execute(db_path, "SELECT count(*) FROM patients").answer == TWO_PATIENTS
+        assert tries == [1, PATIENCE]
 
 
 def test_memory_is_bounded_and_the_next_query_unharmed(db_path):

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -86,6 +87,22 @@ def test_a_query_that_was_late_without_computing_is_told_apart(database, starved
     settings = {"timeout_s": 0.1, "starved_s": starved_s, "max_rows": 9, "max_bytes": 999}
     reply = answer_request(database, {"sql": endless}, settings)
     assert (reply["status"], reply["starved"]) == ("timeout", starved_s > 0)
+
+
+def test_patience_is_for_the_clock_and_not_for_the_cpu(database):
+    endless = "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s) SELECT count(*) FROM s, patients"
+    settings = {"timeout_s": 0.1, "starved_s": 0.0, "max_rows": 9, "max_bytes": 999}
+    before = time.process_time()
+    reply = answer_request(database, {"sql": endless, "patience": 600}, settings)
+    assert reply["status"] == "timeout"
+    assert time.process_time() - before < 10  # on the clock it may take a minute
+
+
+def test_a_query_reports_its_time_on_the_cpu(database):
+    settings = {"timeout_s": 60.0, "starved_s": 0.0, "max_rows": 9, "max_bytes": 999}
+    count = "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s LIMIT {}) SELECT count(*) FROM s, patients"
+    short, long = (answer_request(database, {"sql": count.format(n)}, settings)["seconds"] for n in (1, 200_000))
+    assert 0 < short < long
 
 
 def test_the_process_ends_itself_in_an_opcode_that_never_yields(database):

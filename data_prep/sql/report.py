@@ -94,6 +94,11 @@ def print_report(console: Console, manifest: dict[str, Any], unit: str) -> None:
         if any(value is not None for value in values):
             table.add_row(label, *("" if value is None else pattern.format(value) for value in values))
     console.print(table)
+    if slowest := manifest["slowest_gold_seconds"]:
+        console.print(
+            f"the slowest gold query takes {slowest:.3f} s; an answer in training has ten times as long as the gold "
+            "query of its question, and at least 1 s"
+        )
     for split, failures in manifest["failed_gold"].items():
         if failures:
             fate = "kept, never rewarded"

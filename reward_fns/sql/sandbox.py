@@ -9,7 +9,8 @@ Covered, layer by layer:
 * A query cannot stall the caller: a progress handler ends it 0.05 s before its deadline, and there a kill of the
   process ends what never reaches the handler (one long opcode, or preparing a monstrous statement). The process also
   kills itself then (a timer, and RLIMIT_CPU behind it), so an orphan is bounded too. A query that was late but had
-  hardly computed was starved by a busy machine: it is executed once more.
+  hardly computed was starved by a busy machine: it is executed once more, with four times as long on the clock but no
+  longer on the CPU.
 * A query cannot exhaust memory: limits on cell size, SQL text, columns, expression depth and compound terms; temporary
   data stays in memory, under RLIMIT_AS; rows are streamed, and rows, bytes and the size of the answer are capped.
 * A query cannot see secrets: the process starts in ``/``, with nothing in its environment but the time zone, UTC, and
@@ -38,7 +39,7 @@ import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from stat import S_ISREG
@@ -47,7 +48,9 @@ from typing import Literal
 from reward_fns.sql.text import clean_up
 
 KILL_BEHIND_S = 0.05  # the handler ends a query this long before its deadline, where the process is killed
-STARVED = 0.5  # a late query that used less than this share of its time on the CPU was waiting for the CPU
+DEFAULT_TIMEOUT_S = 10.0  # where nobody has measured how long gold takes
+STARVED = 0.25  # a late query that used less than this share of its time on the CPU was waiting for the CPU
+PATIENCE = 4  # how many times its deadline a starved query gets on the clock, the second time
 START_TIMEOUT_S = 60.0
 MAX_TIMEOUT_S = 3600
 MAX_SQL_CHARS = 32_000
@@ -72,14 +75,15 @@ class Execution:
     ``status``: ``ok``; ``error`` (SQLite rejects it, more than one statement, or out of memory); ``refused`` (not a
     query, or not allowed); ``timeout``; ``too_large`` (result over the caps); ``crashed`` (ended its process twice).
     ``answer``: the canonical JSON (see ``reward_fns.sql.answers``) if ok, else None. ``reads_table``: it reads a column
-    of one of the database's tables, or counts its rows. ``rows``: rows of the whole result. ``error``: one line for a
-    reader.
+    of one of the database's tables, or counts its rows. ``rows``: rows of the whole result. ``seconds``: the time on
+    the CPU, if ok. ``error``: one line for a reader.
     """
 
     status: Literal["ok", "error", "refused", "timeout", "too_large", "crashed"]
     answer: str | None = None
     reads_table: bool = False
     rows: int = 0
+    seconds: float = field(default=0.0, compare=False)
     error: str = ""
 
 
@@ -93,23 +97,14 @@ class SqlSandbox:
     def __init__(
         self,
         workers: int = 2,
-        timeout_s: float = 10.0,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
         memory_mb: int = 1024,
         max_rows: int = 200_000,
         max_bytes: int = 16_000_000,
         cache_size: int = 4096,
     ):
-        if not (isinstance(timeout_s, int | float) and 0 < timeout_s <= MAX_TIMEOUT_S):
-            raise ValueError(f"timeout_s is {timeout_s!r}; give seconds, above 0 and at most {MAX_TIMEOUT_S}")
-        end_s = timeout_s - min(KILL_BEHIND_S, timeout_s / 2)
-        settings = {
-            "timeout_s": end_s,
-            "hard_timeout_s": timeout_s,
-            "starved_s": end_s * STARVED,
-            "memory_mb": memory_mb,
-            "max_rows": max_rows,
-            "max_bytes": max_bytes,
-        }
+        limits = {"memory_mb": memory_mb, "max_rows": max_rows, "max_bytes": max_bytes}
+        settings = {**_deadlines(timeout_s), **limits}
         self._workers = [_Worker(settings) for _ in range(workers)]
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # last in, first out: prefers a warm process
         for worker in self._workers:
@@ -119,14 +114,21 @@ class SqlSandbox:
         self._running: dict[tuple, Future[Execution]] = {}
         self._lock = threading.Lock()  # of the cache and of what is running
 
-    def execute(self, db_path: str | os.PathLike, sql: str, official_clean_up: bool = False) -> Execution:
+    def execute(
+        self,
+        db_path: str | os.PathLike,
+        sql: str,
+        official_clean_up: bool = False,
+        timeout_s: float | None = None,
+    ) -> Execution:
         """Execute a query after the official clean-up, or return the execution of the same query from the cache.
 
         Equal queries that come at the same time are executed once. Timeouts are cached like any other outcome, so an
         endless query costs its deadline once; answers of over ``CACHED_ANSWER_CHARS`` are not. ``official_clean_up``
-        as in ``reward_fns.sql.text.clean_up``.
+        as in ``reward_fns.sql.text.clean_up``. ``timeout_s``: this query's deadline, if not the sandbox's.
 
-        Raises ``DatabaseError`` if the database cannot be read and ``SandboxError`` if no process can be started.
+        Raises ``ValueError`` if the deadline is no time, ``DatabaseError`` if the database cannot be read and
+        ``SandboxError`` if no process can be started.
 
         >>> with SqlSandbox() as sandbox:  # db_path: a database with two patients
         ...     sandbox.execute(db_path, "SELECT count(*) FROM patients").answer
@@ -134,11 +136,12 @@ class SqlSandbox:
         '[["2.0"]]'
         'refused'
         """
+        deadlines = {} if timeout_s is None else _deadlines(timeout_s)
         database = _identity(db_path)
         sql = clean_up(sql, official_clean_up)
         if len(sql) > MAX_SQL_CHARS:
             return Execution("refused", error=f"over {MAX_SQL_CHARS} characters")
-        key = (*database, hashlib.sha256(sql.encode("utf-8", "surrogatepass")).digest())
+        key = (*database, timeout_s, hashlib.sha256(sql.encode("utf-8", "surrogatepass")).digest())
         with self._lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
@@ -149,7 +152,7 @@ class SqlSandbox:
         if running is not None:
             return running.result()
         try:
-            execution = _execution(self._ask({"database": database, "sql": sql}), db_path)
+            execution = _execution(self._ask({"database": database, "sql": sql, **deadlines}), db_path)
         except BaseException as error:
             self._finish(key, None)
             mine.set_exception(error)
@@ -198,32 +201,33 @@ class _Worker:
     def ask(self, request: dict) -> dict:
         """Return the worker's reply; kill the process at the hard deadline.
 
-        Tries once more if the process dies or the query was starved. Raises ``SandboxError`` if the processes die of
-        any query, not of this one.
+        Tries once more if the process dies or the query was starved: then with ``PATIENCE``. Raises ``SandboxError`` if
+        the processes die of any query, not of this one.
         """
         reply = self._try(request)
         if reply is None or reply.get("starved"):
-            reply = self._try(request)
+            reply = self._try(request, patience=PATIENCE if reply else 1)
         if reply is None and self._try({**request, "sql": "SELECT 1"}) is None:
             memory = self._settings["memory_mb"]
             raise SandboxError(f"the SQL worker dies of SELECT 1: under {memory} MB? The system's log may tell why")
         return reply or {"status": "crashed", "error": "the query ended its process"}
 
-    def _try(self, request: dict) -> dict | None:
+    def _try(self, request: dict, patience: int = 1) -> dict | None:
         """The reply, or None if the process died before its deadline."""
         if self._process is None:
             self._start()
+        limits = {**self._settings, **request}
         started, computed = time.monotonic(), _cpu_seconds(self._process.pid)
-        deadline = started + self._settings["hard_timeout_s"]
+        deadline = started + limits["hard_timeout_s"] * patience
         try:
-            self._send(request, deadline)
+            self._send({**request, "patience": patience}, deadline)
             reply = self._receive(deadline)
         except (TimeoutError, EOFError, BrokenPipeError):
             computed = _cpu_seconds(self._process.pid) - computed
             self.stop()
-            if time.monotonic() - started < self._settings["timeout_s"]:
+            if time.monotonic() - started < limits["timeout_s"]:
                 return None
-            starved = computed < self._settings["starved_s"]
+            starved = computed < limits["starved_s"]
             return {"status": "timeout", "error": "killed at the deadline", "starved": starved}
         except BaseException:  # an interrupt: the reply is still to come, and would be taken for the next query's
             self.stop()
@@ -285,6 +289,14 @@ class _Worker:
         return json.loads(line)
 
 
+def _deadlines(timeout_s: float) -> dict[str, float]:
+    """When a query is interrupted, when its process is killed, and how little time on the CPU tells that it starved."""
+    if not (isinstance(timeout_s, int | float) and 0 < timeout_s <= MAX_TIMEOUT_S):
+        raise ValueError(f"timeout_s is {timeout_s!r}; give seconds, above 0 and at most {MAX_TIMEOUT_S}")
+    end_s = timeout_s - min(KILL_BEHIND_S, timeout_s / 2)
+    return {"timeout_s": end_s, "hard_timeout_s": timeout_s, "starved_s": end_s * STARVED}
+
+
 def _cpu_seconds(pid: int) -> float:
     """The CPU time of a child by clock_getcpuclockid(3), which Python lacks; 0 if it is gone."""
     try:
@@ -315,7 +327,7 @@ def _uri(path: str) -> str:
 def _execution(reply: dict, db_path: str | os.PathLike) -> Execution:
     if reply["status"] == "database":
         raise DatabaseError(f"cannot read the database {db_path}: {reply['error']}")
-    fields = {name: reply[name] for name in ("answer", "reads_table", "rows") if name in reply}
+    fields = {name: reply[name] for name in ("answer", "reads_table", "rows", "seconds") if name in reply}
     return Execution(reply["status"], **fields, error=reply.get("error", "")[:MAX_ERROR_CHARS])
 
 
@@ -324,21 +336,21 @@ def check_database(db_path: str | os.PathLike) -> None:
     _identity(db_path)
 
 
-_shared: dict[float, SqlSandbox] = {}
+_shared: SqlSandbox | None = None
 _shared_lock = threading.Lock()
 
 
-def shared_sandbox(timeout_s: float = 10.0) -> SqlSandbox:
-    """Return this process's own sandbox with this deadline; a fork gets another one, since pipes cannot be shared."""
+def shared_sandbox() -> SqlSandbox:
+    """Return this process's own sandbox; a fork gets another one, since pipes cannot be shared."""
+    global _shared
     with _shared_lock:
-        if timeout_s not in _shared:
-            _shared[timeout_s] = SqlSandbox(timeout_s=timeout_s)
-        return _shared[timeout_s]
+        _shared = _shared or SqlSandbox()
+        return _shared
 
 
 def _forget_shared() -> None:
     global _shared, _shared_lock
-    _shared, _shared_lock = {}, threading.Lock()
+    _shared, _shared_lock = None, threading.Lock()
 
 
 os.register_at_fork(after_in_child=_forget_shared)

@@ -16,7 +16,7 @@ from recipes.tasks.ehrsql.canaries import canaries
 from recipes.tasks.ehrsql.figures import GROUPS, Sample, graded, summarize
 from recipes.tasks.ehrsql.misreadings import given_by_misreadings, misreading_counts
 from recipes.tasks.ehrsql.rows import DEFAULT_PROMPT, read_rows
-from reward_fns.ehrsql import compute_score, grade
+from reward_fns.ehrsql import compute_score, grade, query_timeout
 from reward_fns.sql.answers import GOLD_FAILED
 from reward_fns.sql.reliability import reliability_score
 from reward_fns.sql.sandbox import DatabaseError, SandboxError
@@ -66,14 +66,15 @@ def grade_responses(rows: Sequence[Row], responses: Sequence[Response]) -> list[
 
 def _grade(row: Row, response: Response) -> Sample:
     info, ground_truth = row["extra_info"], row["reward_model"]["ground_truth"]
-    result = grade(response.text, ground_truth, info["db_path"])
+    timeout_s = query_timeout(info)
+    result = grade(response.text, ground_truth, info["db_path"], timeout_s)
     # Both execute the query, the second time from the sandbox's cache.
     score = compute_score(row["data_source"], response.text, ground_truth, info)["score"]
     no_query = "" if result.abstained else "no query in the response"
     misreadings = {}
     if info["answerable"] and info["gold_sql"] and ground_truth != GOLD_FAILED:
         answer = result.execution.answer if result.execution else None
-        misreadings = given_by_misreadings(answer, info["gold_sql"], ground_truth, info["db_path"])
+        misreadings = given_by_misreadings(answer, info["gold_sql"], ground_truth, info["db_path"], timeout_s)
     return Sample(
         id=info["id"],
         question=info["question"],

@@ -6,13 +6,15 @@ from itertools import combinations
 from typing import Any
 
 from data_prep.sql.misreadings import MISREADINGS
-from reward_fns.sql.sandbox import shared_sandbox
+from reward_fns.sql.sandbox import DEFAULT_TIMEOUT_S, shared_sandbox
 
 SEVERAL = "several at once"
 NAMES = (*(misreading.name for misreading in MISREADINGS), SEVERAL)
 
 
-def misread_answers(gold_sql: str, ground_truth: str, db_path: str) -> dict[str, set[str]]:
+def misread_answers(
+    gold_sql: str, ground_truth: str, db_path: str, timeout_s: float = DEFAULT_TIMEOUT_S
+) -> dict[str, set[str]]:
     """Name of a misreading -> the wrong answers that the gold query gives with it; only those that give one.
 
     Under ``SEVERAL`` are the answers of two or more misreadings together that none of them gives alone. Answers are
@@ -27,7 +29,7 @@ def misread_answers(gold_sql: str, ground_truth: str, db_path: str) -> dict[str,
             sql = gold_sql
             for misreading in chosen:
                 sql = misreading.apply(sql)
-            answer = shared_sandbox().execute(db_path, sql).answer
+            answer = shared_sandbox().execute(db_path, sql, timeout_s=timeout_s).answer
             if answer not in (None, ground_truth):
                 answers.setdefault(chosen[0].name if number == 1 else SEVERAL, set()).add(answer)
     if several := answers.pop(SEVERAL, set()).difference(*answers.values()):
@@ -35,12 +37,15 @@ def misread_answers(gold_sql: str, ground_truth: str, db_path: str) -> dict[str,
     return answers
 
 
-def given_by_misreadings(answer: str | None, gold_sql: str, ground_truth: str, db_path: str) -> dict[str, bool]:
+def given_by_misreadings(
+    answer: str | None, gold_sql: str, ground_truth: str, db_path: str, timeout_s: float = DEFAULT_TIMEOUT_S
+) -> dict[str, bool]:
     """For each misreading that changes the gold query's answer: does it give ``answer``?
 
     ``answer`` is the model's, None where it has none. Raises as ``misread_answers``.
     """
-    return {name: answer in answers for name, answers in misread_answers(gold_sql, ground_truth, db_path).items()}
+    misread = misread_answers(gold_sql, ground_truth, db_path, timeout_s)
+    return {name: answer in answers for name, answers in misread.items()}
 
 
 def misreading_counts(samples: Sequence[Any]) -> dict[str, dict[str, int]]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from data_prep.common.errors import InputError
 from data_prep.ehrsql import execute_gold, rl_row
+from data_prep.sql.gold import training_timeout
 from data_prep.sql.prompts import PromptBuilder
 from data_prep.sql.schema import open_database
 from data_prep.sql.source import read_split, seen_in_train
@@ -69,8 +70,9 @@ def _json_rows(path: Path, db_path: Path | None, prompt: str) -> list[Row]:
     questions = read_split(folder)
     train_folder = folder.parent / "train"
     train = read_split(train_folder) if train_folder.is_dir() else []
-    answers, _ = execute_gold(questions, db_path)
-    return [
-        rl_row(question, folder.name, builder.messages(question.text), answers[question.gold], seen, db_path, True)
-        for question, seen in zip(questions, seen_in_train(questions, train), strict=True)
-    ]
+    answers, _, seconds = execute_gold((question.gold for question in questions), db_path)
+    rows = []
+    for question, seen in zip(questions, seen_in_train(questions, train), strict=True):
+        prompt, timeout_s = builder.messages(question.text), training_timeout(seconds.get(question.gold, 0))
+        rows.append(rl_row(question, folder.name, prompt, answers[question.gold], seen, db_path, True, timeout_s))
+    return rows
