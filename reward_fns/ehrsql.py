@@ -8,6 +8,7 @@ RS(c) is the score with ``reliability_penalty`` = c:
 question      the model's text                               acc  score                                    RS(c)
 ============  =============================================  ===  =======================================  =====
 answerable    a query whose answer equals the gold answer    1    ``correct`` = 1.0                        1
+answerable    the same, where the gold answer is empty (+)   1    ``executed``                             0
 answerable    a query that executes, another answer          0    ``executed`` = 0.1                       -c
 answerable    abstains                                       0    ``abstained`` = 0.0                      0
 unanswerable  abstains                                       1    ``correct`` = 1.0                        1
@@ -19,6 +20,12 @@ any           the grader failed (database missing)           0    0.0, and ``gra
 ============  =============================================  ===  =======================================  =====
 
 (*) ``acc`` is the official scorer's verdict, so a constant that hits the gold answer has ``acc`` 1 and score 0.
+(+) Empty: no row, or nothing but NULL. ``SELECT subject_id FROM patients WHERE 0`` and every query whose conditions fit
+no row give that answer, and nothing in them tells whether a right query found nothing or a wrong one asked for nothing.
+So such an answer counts as any query that executes, and with ``reliability_penalty`` as an abstention. ``acc`` is
+official here too. ``official_empty`` = True gives it ``correct``, as the official scorer reads it. ``data_prep.ehrsql``
+says how many gold answers are empty; of EHRSQL-2024's on its own database it is 1 of 931.
+
 ``format_bonus`` = 0.0 is added to every score of a text in an accepted form, except in the last two rows and for
 constants. Keep it well below ``executed``: a bonus as large as the partial credit makes well-formed wrong answers
 a stable optimum.
@@ -41,10 +48,12 @@ import logging
 import os
 from dataclasses import dataclass
 
-from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED
+from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED, says_nothing
 from reward_fns.sql.reliability import reliability
 from reward_fns.sql.sandbox import DEFAULT_TIMEOUT_S, DatabaseError, Execution, check_database, shared_sandbox
 from reward_fns.sql.text import Extraction, extract_sql
+
+CORRECT, EXECUTED = 1.0, 0.1  # the defaults of ``correct`` and ``executed``
 
 logger = logging.getLogger(__name__)
 _FAILED = {
@@ -123,14 +132,15 @@ def compute_score(
     ground_truth: str,
     extra_info: dict | None = None,
     *,
-    correct: float = 1.0,
-    executed: float = 0.1,
+    correct: float = CORRECT,
+    executed: float = EXECUTED,
     abstained: float = 0.0,
     answered_unanswerable: float | None = None,
     format_bonus: float = 0.0,
     reliability_penalty: float | None = None,
     timeout_s: float | None = None,
     official_clean_up: bool = False,
+    official_empty: bool = False,
     reward_router_address: str | None = None,
     reward_model_tokenizer: object = None,
 ) -> dict[str, float | str]:
@@ -153,15 +163,16 @@ def compute_score(
         return {**_FAILED, "answerable": float(str(ground_truth) != ABSTAIN), "pred": f"grader failed: {error}"}
     is_constant = result.executed and not result.execution.reads_table
     right = result.acc and not is_constant
+    right_by_nothing = right and not official_empty and says_nothing(ground_truth)
     if ground_truth == GOLD_FAILED:
         score = 0.0
     elif reliability_penalty is not None:
-        score = reliability(right, result.abstained, reliability_penalty)
+        score = 0.0 if right_by_nothing else reliability(right, result.abstained, reliability_penalty)
     elif is_constant:
         score = 0.0
     else:
         if right:
-            score = correct
+            score = executed if right_by_nothing else correct
         elif result.abstained:
             score = abstained
         elif result.executed:

@@ -1,13 +1,17 @@
 """Degenerate policies under their ceilings, on the demo's questions and on real ones."""
 
+import copy
+from collections import Counter
 from statistics import fmean
 
 import pytest
 
 from data_prep import build_ehr_db, make_demo_ehr, make_demo_questions
+from data_prep.sql.report import best_constant
 from recipes.tasks.ehrsql.canaries import MOST_FREQUENT, canaries
 from recipes.tasks.ehrsql.rows import read_rows
 from reward_fns.ehrsql import compute_score
+from reward_fns.sql.answers import GOLD_FAILED, canonical_answer
 
 WRONG, FAILS = "SELECT count(*) + 0.5 FROM patients", "SELECT x FROM patients"
 # name -> highest accuracy and reward allowed. The share of unanswerable questions comes on top of "always abstains".
@@ -16,6 +20,8 @@ CEILINGS = {
     "SELECT 0": (0.2, 0.0),
     "a constant that opens a table": (0.2, 0.0),
     "a constant that reads a table": (0.2, 0.25),
+    "a query that returns nothing": (0.2, 0.1),
+    "a query that returns NULL": (0.2, 0.1),
     "empty": (0.0, 0.0),
     "always abstains": (0.0, 0.0),
     "the question copied": (0.0, 0.0),
@@ -41,6 +47,16 @@ def real_rows(shared_data):
     return read_rows(folder / "valid" / "data.json", folder / "mimic_iv.sqlite", "question_only")
 
 
+@pytest.fixture(scope="module")
+def empty_rows(demo_rows):
+    """A third of the answerable questions as on a database where no row fits them: half of these give NULL."""
+    rows = copy.deepcopy(demo_rows)
+    for number, row in enumerate(row for row in rows if row["extra_info"]["answerable"]):
+        if number % 3 == 0:
+            row["reward_model"]["ground_truth"] = canonical_answer([] if number % 2 else [(None,)])
+    return rows
+
+
 def score(row, text: str, **weights: float) -> float:
     ground_truth = row["reward_model"]["ground_truth"]
     return compute_score(row["data_source"], text, ground_truth, row["extra_info"], **weights)["score"]
@@ -64,6 +80,24 @@ def test_no_canary_earns_more_than_its_ceiling(data, request):
         extra = unanswerable if name == "always abstains" else 0
         assert earned[name]["acc"] <= acc + extra, name
         assert earned[name]["score"] <= reward + extra, name
+
+
+def test_a_query_that_returns_nothing_gains_nothing_where_gold_is_empty(demo_rows, empty_rows):
+    before, after = canaries(demo_rows), canaries(empty_rows)
+    for name in ("a query that returns nothing", "a query that returns NULL"):
+        assert after[name]["acc"] > before[name]["acc"] == 0.0
+        assert after[name]["score"] == before[name]["score"] == pytest.approx(0.1)
+        assert canaries(empty_rows, official_empty=True)[name]["score"] > 0.15
+        assert canaries(empty_rows, reliability_penalty=1.0)[name]["score"] < 0
+    assert after[MOST_FREQUENT]["score"] <= before[MOST_FREQUENT]["score"]
+
+
+def test_data_preparation_names_the_best_constant_policy_as_the_canaries_measure_it(empty_rows):
+    rows = [row for row in empty_rows if row["reward_model"]["ground_truth"] != GOLD_FAILED]
+    best = best_constant(Counter(row["reward_model"]["ground_truth"] for row in rows))
+    earned = canaries(rows)
+    assert best["accuracy"]["value"] == pytest.approx(max(values["acc"] for values in earned.values()))
+    assert best["reward"]["value"] == pytest.approx(max(values["score"] for values in earned.values()))
 
 
 @pytest.mark.parametrize("data", ["demo_rows", "real_rows"])

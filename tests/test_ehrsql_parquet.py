@@ -248,6 +248,36 @@ def test_manifest_hashes_inputs_and_outputs(data, db):
     assert manifest["counts"]["train"]["select_1"] == pytest.approx(8 / 17)
 
 
+def test_empty_gold_is_reported_and_the_likely_cause_is_named(data, db, capsys):
+    nothing = [(f"Who is {age}?", f"SELECT subject_id FROM patients WHERE age = {age}", "t") for age in (1, 2, 3)]
+    null = [("How old is the oldest of nobody?", "SELECT max(age) FROM patients WHERE age > 99", "u")]
+    write_split(data / "test", [*nothing, *null, ("a", gender_sql(100), "v"), ("b", "null", "-")])
+    counts = json.loads((run(data, db) / "manifest.json").read_text())["counts"]
+    shares = {key: counts["test"][key] for key in ("empty", "null_only", "most_frequent", "select_1")}
+    assert shares == pytest.approx({"empty": 3 / 5, "null_only": 1 / 5, "most_frequent": 3 / 5, "select_1": 0})
+    assert counts["test"]["best_constant"] == {
+        "accuracy": {"policy": "always returns no row", "value": pytest.approx(3 / 6)},
+        "reward": {"policy": 'always answers [["f"]]', "value": pytest.approx(0.1 + 0.9 / 6)},
+    }
+    # 8 of the 18 questions of train whose gold executes have the answer 1; the failed one counts nowhere.
+    assert (counts["train"]["empty"], counts["train"]["null_only"]) == (0, 0)
+    assert counts["train"]["best_constant"]["accuracy"] == {
+        "policy": 'always answers [["1.0"]]', "value": pytest.approx(8 / 18)
+    }  # fmt: skip
+    printed = capsys.readouterr().out
+    (warning,) = [line for line in printed.splitlines() if line.startswith("warning:")]
+    assert warning.startswith("warning: test: 80.0% of the gold answers are empty or NULL") and "--timeshift" in warning
+    assert "test: the best constant policy earns accuracy 50.0% (always returns no row), reward 0.250" in printed
+    assert "gold answer empty" in printed and "most frequent gold answer" in printed
+
+
+def test_a_split_without_answerable_questions_has_no_shares(data, db):
+    write_split(data / "test", [("a", "null", "-")])
+    counts = json.loads((run(data, db) / "manifest.json").read_text())["counts"]["test"]
+    assert counts["empty"] is counts["null_only"] is counts["most_frequent"] is None
+    assert counts["best_constant"]["reward"] == {"policy": "always abstains", "value": 1.0}
+
+
 def test_the_deadline_of_an_answer_is_ten_times_that_of_its_gold_query(data, db, monkeypatch, capsys):
     times = iter([0.34, 0.31, 0.33])  # at first, and twice again
 
@@ -510,4 +540,6 @@ def test_real_gold_gives_the_published_answers(shared_data, tmp_path):
     assert counts["train"]["failed_gold"] == counts["valid"]["failed_gold"] == 0
     assert counts["train"]["select_1"] == pytest.approx(0.149, abs=5e-4)
     assert counts["valid"]["select_1"] == pytest.approx(0.165, abs=5e-4)
+    for split in ("train", "valid"):
+        assert 931 * (counts[split]["empty"] + counts[split]["null_only"]) <= 1
     assert counts["valid"]["templates_seen"] + counts["valid"]["templates_unseen"] == 134

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from reward_fns.ehrsql import _log_once, compute_score, grade
-from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED, canonical_answer
+from reward_fns.ehrsql import _log_once, compute_score, grade, query_timeout
+from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED, canonical_answer, says_nothing
 from reward_fns.sql.reliability import reliability_score
 
 KEYS = {
@@ -28,6 +28,8 @@ KEYS = {
     "grader_failed",
 }
 GOLD = canonical_answer([(2,)])
+EMPTY, ONLY_NULL = canonical_answer([]), canonical_answer([(None,)])
+RETURNS_NOTHING = "SELECT subject_id FROM patients WHERE 0"
 RIGHT, WRONG, CONSTANT = "SELECT count(*) FROM patients", "SELECT max(1) FROM patients", "SELECT 2"
 ENDLESS = "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s) SELECT count(*) FROM s, patients"
 
@@ -76,6 +78,62 @@ def test_outcomes(db_path, text, ground_truth, expected):
     result = score(db_path, text, ground_truth)
     assert {key: result[key] for key in expected} == expected
     assert result["timed_out"] == result["grader_failed"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "ground_truth"),
+    [
+        (RETURNS_NOTHING, EMPTY),
+        ("SELECT subject_id FROM patients WHERE subject_id < 0", EMPTY),
+        ("SELECT subject_id FROM patients WHERE subject_id <> subject_id", EMPTY),
+        ("SELECT subject_id FROM patients LIMIT 0", EMPTY),
+        ("SELECT subject_id FROM patients EXCEPT SELECT subject_id FROM patients", EMPTY),
+        ("SELECT max(subject_id) FROM patients WHERE 0", ONLY_NULL),
+        ("SELECT NULL, avg(subject_id) FROM patients WHERE subject_id > 9", canonical_answer([(None, None)])),
+    ],
+)
+def test_a_query_that_returns_nothing_is_paid_as_one_that_executes(db_path, text, ground_truth):
+    assert score(db_path, text, ground_truth)["acc"] == 1.0
+    assert score(db_path, text, ground_truth)["score"] == score(db_path, WRONG, ground_truth)["score"] == 0.1
+    assert score(db_path, text, ground_truth, executed=0.0)["score"] == 0.0
+    assert score(db_path, text, ground_truth, official_empty=True)["score"] == 1.0
+    # Training for RS(5): neither right nor wrong.
+    assert score(db_path, text, ground_truth, reliability_penalty=5.0)["score"] == 0.0
+    assert score(db_path, text, ground_truth, reliability_penalty=5.0, official_empty=True)["score"] == 1.0
+    assert score(db_path, text, GOLD, reliability_penalty=5.0)["score"] == -5.0
+
+
+@pytest.mark.parametrize("rows", [[("",)], [(0,)], [(None, 1)], [("None or [None]",)], [(None,), (2,)]])
+def test_an_answer_that_says_something_is_paid(db_path, rows):
+    values = " UNION ALL ".join(
+        f"SELECT {', '.join('NULL' if cell is None else repr(cell) for cell in row)}, count(*) FROM patients"
+        for row in rows
+    )
+    assert score(db_path, values, canonical_answer([(*row, 2) for row in rows]))["score"] == 1.0
+    assert not says_nothing(canonical_answer(rows))
+
+
+def test_a_constant_that_returns_nothing_earns_nothing(db_path):
+    assert score(db_path, "SELECT 1 WHERE 0", EMPTY)["score"] == 0.0
+
+
+@pytest.mark.parametrize("start", [";", ";;\n", "; -- why\n"])
+def test_semicolons_before_a_query_do_not_matter(db_path, start):
+    assert score(db_path, start + RIGHT)["score"] == 1.0
+    assert score(db_path, start + "SELECT 2")["score"] == 0.0  # still a constant
+    assert score(db_path, f"{start}DROP TABLE patients")["executed"] == 0.0
+    assert score(db_path, f"{start}EXPLAIN {RIGHT}")["executed"] == 0.0
+    assert score(db_path, f"{start}{RIGHT}; {RIGHT}")["executed"] == 0.0
+
+
+def test_a_row_names_the_deadline_and_the_argument_overrides_it(db_path):
+    def timed_out(extra_info: dict, **kwargs) -> float:
+        return compute_score("ehrsql", ENDLESS, GOLD, {"db_path": db_path, **extra_info}, **kwargs)["timed_out"]
+
+    assert query_timeout({"timeout_s": 0.2}) == 0.2
+    assert query_timeout({}) == query_timeout(None) == query_timeout({"timeout_s": None}) == 10.0
+    assert timed_out({"timeout_s": 0.2}) == 1.0
+    assert timed_out({"timeout_s": 3600.0}, timeout_s=0.2) == 1.0
 
 
 def test_an_endless_query_times_out(db_path):

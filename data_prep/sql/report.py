@@ -8,9 +8,12 @@ from rich.table import Table
 
 from data_prep.common.prompt_tokens import TokenCounter, WordCounter
 from data_prep.sql.source import Question
-from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED, SELECT_1
+from reward_fns.ehrsql import CORRECT, EXECUTED
+from reward_fns.sql.answers import ABSTAIN, EMPTY, GOLD_FAILED, SELECT_1, says_nothing
 
 FAILURES_SHOWN = 5
+MAX_EMPTY = 0.02  # the share of empty gold answers above which a database is not the one that the questions are about
+ANSWER_CHARS = 40
 
 
 def split_counts(
@@ -23,11 +26,15 @@ def split_counts(
 ) -> dict[str, Any]:
     """What one split holds, over all of its questions, before any is held back or masked.
 
-    ``select_1`` is the share of the answerable questions with gold on which the constant query ``SELECT 1`` is right.
+    Shares of the answerable questions with gold: ``select_1``, on which the constant query ``SELECT 1`` is right;
+    ``empty`` and ``null_only``, whose gold answer has no row, and no cell but NULL; ``most_frequent``, whose gold
+    answer is the most frequent one. ``best_constant``: see there.
     """
     lengths = counter.prompts(prompts)
     answerable = [question for question in questions if question.answerable]
     ground_truths = Counter(answers[question.gold] for question in answerable if question.gold)
+    share_of = {answer: count / ground_truths.total() for answer, count in ground_truths.items()}
+    nothing = sum(share for answer, share in share_of.items() if says_nothing(answer))
     templates = defaultdict(set)
     for question, status in zip(questions, seen, strict=True):
         if question.template:
@@ -39,11 +46,46 @@ def split_counts(
         "failed_gold": ground_truths[GOLD_FAILED],
         **{f"{status}_template": seen.count(status) for status in ("seen", "unseen", "unknown")},
         **{f"templates_{status}": len(templates[status]) for status in ("seen", "unseen")},
-        "select_1": ground_truths[SELECT_1] / ground_truths.total() if ground_truths else None,
+        "select_1": share_of.get(SELECT_1, 0) if share_of else None,
+        "empty": share_of.get(EMPTY, 0) if share_of else None,
+        "null_only": nothing - share_of.get(EMPTY, 0) if share_of else None,
+        "most_frequent": max((share for answer, share in share_of.items() if answer != GOLD_FAILED), default=None),
+        "best_constant": best_constant(Counter(answers[question.gold] for question in questions if question.gold)),
         "prompt_mean": sum(lengths) / len(lengths),
         "prompt_max": max(lengths),
         "prompts_over_limit": sum(n > max_prompt_length for n in lengths) if max_prompt_length else None,
     }
+
+
+def best_constant(ground_truths: Counter[str]) -> dict[str, Any]:
+    """What the best policy earns that says the same whatever the question: ``abstains``, or gives an ``answer``.
+
+    ``accuracy`` and ``reward`` name a policy and what it earns in the mean over all questions whose gold executes, with
+    the reward's default weights. A policy gives an answer by a query that reads a table.
+    """
+    counts = {answer: count for answer, count in ground_truths.items() if answer != GOLD_FAILED}
+    total = sum(counts.values())
+    accuracy = {answer: count / total for answer, count in counts.items()}
+    reward = {
+        answer: CORRECT * share if answer == ABSTAIN
+        else EXECUTED if says_nothing(answer)
+        else EXECUTED + (CORRECT - EXECUTED) * share
+        for answer, share in accuracy.items()
+    }  # fmt: skip
+    earned = {}
+    for name, values in (("accuracy", accuracy), ("reward", reward)):
+        if values:
+            best = max(values, key=values.__getitem__)
+            earned[name] = {"policy": _policy(best), "value": values[best]}
+    return earned
+
+
+def _policy(answer: str) -> str:
+    if answer == ABSTAIN:
+        return "always abstains"
+    if says_nothing(answer):
+        return "always returns no row" if answer == EMPTY else "always returns NULL"
+    return f"always answers {answer if len(answer) <= ANSWER_CHARS else answer[:ANSWER_CHARS] + '...'}"
 
 
 def teacher_counts(
@@ -71,7 +113,7 @@ def teacher_counts(
 def print_report(console: Console, manifest: dict[str, Any], unit: str) -> None:
     """Print the counts of ``manifest``, the gold queries that failed, and the files that were written."""
     limit = manifest["options"]["max_prompt_length"]
-    table = Table(title="EHRSQL questions", caption="SELECT 1: its accuracy on the answerable questions")
+    table = Table(title="EHRSQL questions", caption="Shares: of the answerable questions. SELECT 1: its accuracy")
     table.add_column("")
     for split in manifest["counts"]:
         table.add_column(split, justify="right")
@@ -85,6 +127,9 @@ def print_report(console: Console, manifest: dict[str, Any], unit: str) -> None:
         ("unknown_template", "template unknown", "{:,}"),
         ("templates_seen", "annotated templates seen", "{:,}"),
         ("templates_unseen", "annotated templates not seen", "{:,}"),
+        ("empty", "gold answer empty", "{:.1%}"),
+        ("null_only", "gold answer only NULL", "{:.1%}"),
+        ("most_frequent", "most frequent gold answer", "{:.1%}"),
         ("select_1", "SELECT 1", "{:.1%}"),
         ("prompt_mean", f"prompt {unit}, mean", "{:,.1f}"),
         ("prompt_max", f"prompt {unit}, max", "{:,}"),
@@ -94,6 +139,8 @@ def print_report(console: Console, manifest: dict[str, Any], unit: str) -> None:
         if any(value is not None for value in values):
             table.add_row(label, *("" if value is None else pattern.format(value) for value in values))
     console.print(table)
+    for split, counts in manifest["counts"].items():
+        _print_constants(console, split, counts)
     if slowest := manifest["slowest_gold_seconds"]:
         console.print(
             f"the slowest gold query takes {slowest:.3f} s; an answer in training has ten times as long as the gold "
@@ -117,6 +164,22 @@ def print_report(console: Console, manifest: dict[str, Any], unit: str) -> None:
     for name, output in manifest["outputs"].items():
         console.print(f"{name}: {output['rows']:,} rows")
     console.print(f"Wrote {manifest['options']['out_dir']}/manifest.json")
+
+
+def _print_constants(console: Console, split: str, counts: dict[str, Any]) -> None:
+    best = counts["best_constant"]
+    if best:
+        accuracy, reward = best["accuracy"], best["reward"]
+        console.print(
+            f"{split}: the best constant policy earns accuracy {accuracy['value']:.1%} ({accuracy['policy']}), "
+            f"reward {reward['value']:.3f} ({reward['policy']})"
+        )
+    nothing = (counts["empty"] or 0) + (counts["null_only"] or 0)
+    if nothing > MAX_EMPTY:
+        console.print(
+            f"warning: {split}: {nothing:.1%} of the gold answers are empty or NULL, so a query that returns nothing "
+            "is often right; was the database built without --timeshift? Build it with the options of docs/real-data.md"
+        )
 
 
 def _first(failures: dict[str, str]) -> str:

@@ -25,11 +25,13 @@ UTF-8, so the verdict is the same.
 
 import heapq
 import json
+import re
 from collections.abc import Iterable, Sequence
 
 ABSTAIN = "null"
 GOLD_FAILED = "error"
 COMPARED_ROWS = 100
+_ONLY_NULL = re.compile(r'\[(?:[\[\], ]|"None")*\]')
 
 
 def canonical_answer(rows: Iterable[Sequence]) -> str:
@@ -48,4 +50,16 @@ def _cell_text(cell: object) -> str:
         return str(cell)
 
 
+def says_nothing(ground_truth: str) -> bool:
+    """Whether a gold answer has no row, or no cell but NULL: a query that no row fits gives the same answer.
+
+    A cell with the text ``None`` counts as NULL.
+
+    >>> says_nothing(canonical_answer([])), says_nothing(canonical_answer([(None,)])), says_nothing(ABSTAIN)
+    (True, True, False)
+    """
+    return bool(_ONLY_NULL.fullmatch(ground_truth))
+
+
+EMPTY = canonical_answer([])
 SELECT_1 = canonical_answer([(1,)])  # what the constant query earns: the floor to print beside every accuracy

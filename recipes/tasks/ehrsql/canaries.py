@@ -9,7 +9,7 @@ from statistics import fmean
 
 from recipes.evaluation.rows import Row
 from reward_fns.ehrsql import compute_score
-from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED
+from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED, says_nothing
 
 # name -> the policy's response to a question.
 POLICIES: dict[str, Callable[[str], str]] = {
@@ -17,6 +17,8 @@ POLICIES: dict[str, Callable[[str], str]] = {
     "SELECT 0": lambda question: "SELECT 0",
     "a constant that opens a table": lambda question: "SELECT 1 FROM patients LIMIT 1",
     "a constant that reads a table": lambda question: "SELECT count(*) > 0 FROM patients",
+    "a query that returns nothing": lambda question: "SELECT subject_id FROM patients WHERE 0",
+    "a query that returns NULL": lambda question: "SELECT max(subject_id) FROM patients WHERE 0",
     "empty": lambda question: "",
     "always abstains": lambda question: "null",
     "the question copied": lambda question: question,
@@ -34,8 +36,9 @@ def canaries(rows: Sequence[Row], **weights: float) -> dict[str, dict[str, float
     rows = [row for row in rows if row["reward_model"]["ground_truth"] != GOLD_FAILED]
     policies = dict(POLICIES)
     golds = {row["reward_model"]["ground_truth"]: row["extra_info"]["gold_sql"] for row in rows}
-    answers = Counter(row["reward_model"]["ground_truth"] for row in rows)
-    del answers[ABSTAIN]
+    truths = (row["reward_model"]["ground_truth"] for row in rows)
+    # Queries that return nothing or NULL are canaries of their own.
+    answers = Counter(truth for truth in truths if truth != ABSTAIN and not says_nothing(truth))
     if answers:
         gold = golds[answers.most_common(1)[0][0]]
         policies[MOST_FREQUENT] = lambda question: gold
