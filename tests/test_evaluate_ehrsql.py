@@ -48,16 +48,21 @@ def row(id, question, ground_truth, seen, db, gold_sql=""):
     }
 
 
+WOMEN = "SELECT count(*) FROM patients WHERE gender = 'f'"
+
+
 @pytest.fixture
 def rows(db):
     return [
-        row("women", "How many women?", canonical_answer([(2,)]), "seen", db, "SELECT count(*) ... 'f'"),
-        row("men", "How many men?", canonical_answer([(1,)]), "unseen", db),
-        row("first", "Who came first?", canonical_answer([(1,)]), "seen", db),
-        row("all", "Who is there?", canonical_answer([(1,), (2,), (3,)]), "seen", db),
-        row("shoe", "What is the shoe size of patient 1?", ABSTAIN, "unknown", db),
+        row("women", "How many women?", canonical_answer([(2,)]), "seen", db, WOMEN),
+        row("men", "How many men?", canonical_answer([(1,)]), "unseen", db, WOMEN.replace("'f'", "'m'")),
+        row("first", "Who came first?", canonical_answer([(1,)]), "seen", db, "SELECT min(subject_id) FROM patients"),
+        row(
+            "all", "Who is there?", canonical_answer([(1,), (2,), (3,)]), "seen", db, "SELECT subject_id FROM patients"
+        ),
+        row("shoe", "What is the shoe size of patient 1?", ABSTAIN, "unknown", db, "null"),
         row("hat", "What is the hat size of patient 1?", ABSTAIN, "unknown", db),
-        row("gone", "What was in the dropped table?", GOLD_FAILED, "seen", db),
+        row("gone", "What was in the dropped table?", GOLD_FAILED, "seen", db, "SELECT a FROM dropped"),
     ]
 
 
@@ -209,6 +214,56 @@ def test_db_path_replaces_the_one_in_the_file(tmp_path, db, rows):
     folder = run(tmp_path, dataset, "--db_path", str(db))
     results = json.loads((folder / "results.json").read_text())
     assert results["summary"]["execution_accuracy"]["all questions"]["percent"] == 50
+
+
+@pytest.fixture
+def other_db(tmp_path):
+    path = tmp_path / "other.sqlite"
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(
+            "CREATE TABLE patients (subject_id INTEGER, gender TEXT); INSERT INTO patients VALUES (7, 'm'), (8, 'm');"
+        )
+    return path
+
+
+def test_gold_is_executed_anew_on_another_database(tmp_path, dataset, rows, other_db, capsys):
+    read = read_rows(dataset, other_db, "question_only")
+    truths = [row["reward_model"]["ground_truth"] for row in read]
+    assert truths == [
+        *(canonical_answer(rows) for rows in ([(0,)], [(2,)], [(7,)], [(7,), (8,)])),
+        *(ABSTAIN, ABSTAIN, GOLD_FAILED),
+    ]
+    assert {(row["extra_info"]["db_path"], row["extra_info"]["timeout_s"]) for row in read} == {(str(other_db), 1.0)}
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"gold executed on {other_db}: 4 of 7 answers differ from those of {dataset}"
+    )
+
+    def gold(prompts):
+        texts = {row["prompt"][-1]["content"]: row["extra_info"]["gold_sql"] or "null" for row in rows}
+        return [Response(texts[prompt[-1]["content"]], 1, "stop") for prompt in prompts]
+
+    arguments = ["--model_name", "gold", "--dataset_path", str(dataset), "--output_dir", str(tmp_path / "results")]
+    (folder,) = evaluate(parser().parse_args([*arguments, "--db_path", str(other_db)]), lambda options: gold)
+    accuracy = json.loads((folder / "results.json").read_text())["summary"]["execution_accuracy"]
+    assert accuracy["all questions"]["percent"] == 100
+
+
+def test_rows_without_gold_are_refused_on_another_database(tmp_path, rows, db, other_db):
+    rows[1]["extra_info"]["gold_sql"] = ""
+    dataset = write_parquet(tmp_path / "test.parquet", rows)
+    with pytest.raises(InputError, match=r"lacks the gold SQL of 1 of 7 questions, so their answers on .*other"):
+        run(tmp_path, dataset, "--db_path", str(other_db))
+    link = tmp_path / "link.sqlite"
+    link.symlink_to(db)
+    assert read_rows(dataset, link, "question_only") == read_rows(dataset, None, "question_only")
+
+
+def test_a_database_on_which_all_gold_fails_is_refused(tmp_path, dataset):
+    birds = tmp_path / "birds.sqlite"
+    with closing(sqlite3.connect(birds)) as database:
+        database.execute("CREATE TABLE birds (name TEXT)")
+    with pytest.raises(InputError, match=r"every gold query fails on .*birds\.sqlite .*is it the right database"):
+        run(tmp_path, dataset, "--db_path", str(birds))
 
 
 def test_num_samples_are_drawn_in_the_order_of_the_file(tmp_path, dataset, rows):

@@ -1,6 +1,9 @@
 """EHRSQL questions to evaluate: a parquet file of ``data_prep.ehrsql``, or EHRSQL-2024's ``data.json`` itself."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from rich.console import Console
 
 from data_prep.common.errors import InputError
 from data_prep.ehrsql import execute_gold, rl_row
@@ -26,11 +29,13 @@ QUESTION_FIELDS = {
 def read_rows(dataset_path: Path, db_path: Path | None, prompt: str) -> list[Row]:
     """Rows as ``data_prep.ehrsql.rl_row`` makes them.
 
-    ``db_path`` replaces the database that a parquet row names; ``data.json`` needs it, and its gold queries (from
-    ``label.json`` beside it) are executed here. ``prompt`` is the prompt template for ``data.json``.
+    ``db_path`` replaces the database that a parquet row names: its gold query is executed on it, since the row holds
+    the other one's answer. ``data.json`` needs it, and its gold queries (from ``label.json`` beside it) are executed
+    here. ``prompt`` is the prompt template for ``data.json``.
 
     Raises:
-        InputError: the file is missing, of another kind or shape, or empty; a database is missing or unreadable.
+        InputError: the file is missing, of another kind or shape, or empty; a database is missing or unreadable; all
+            gold queries fail on it; or the answers on ``db_path`` are unknown, as a row lacks its gold query.
     """
     if not dataset_path.is_file():
         raise InputError(f"no such dataset: {dataset_path}; make one with {PROGRAM}")
@@ -44,11 +49,40 @@ def read_rows(dataset_path: Path, db_path: Path | None, prompt: str) -> list[Row
 def _parquet_rows(path: Path, db_path: Path | None) -> list[Row]:
     rows = read_parquet(path, PROGRAM, _problem)
     if db_path:
-        for row in rows:
-            row["extra_info"]["db_path"] = str(db_path)
+        open_database(db_path).close()
+        _move([row for row in rows if not _same_file(row["extra_info"]["db_path"], db_path)], db_path, path)
     for database in {row["extra_info"]["db_path"] for row in rows}:
         open_database(Path(database)).close()
     return rows
+
+
+def _same_file(named: str, db_path: Path) -> bool:
+    return Path(named).is_file() and Path(named).samefile(db_path)
+
+
+def _move(rows: Sequence[Row], db_path: Path, file: Path) -> None:
+    """Give ``rows``, which are of ``file`` and about other databases, the database ``db_path`` and its gold answers."""
+    if not rows:
+        return
+    unknown = [row for row in rows if row["extra_info"]["answerable"] and not row["extra_info"]["gold_sql"]]
+    if unknown:
+        info = unknown[0]["extra_info"]
+        raise InputError(
+            f"{file} holds the answers on {info['db_path']} and lacks the gold SQL of {len(unknown)} of {len(rows)} "
+            f"questions, so their answers on {db_path} are unknown; leave --db_path out, or prepare the questions on "
+            "that database"
+        )
+    answers, _, seconds = execute_gold((row["extra_info"]["gold_sql"] for row in rows), db_path)
+    changed = 0
+    for row in rows:
+        info, reward = row["extra_info"], row["reward_model"]
+        answer = answers.get(info["gold_sql"], reward["ground_truth"])
+        changed += answer != reward["ground_truth"]
+        reward["ground_truth"] = answer
+        info |= {"db_path": str(db_path), "timeout_s": training_timeout(seconds.get(info["gold_sql"], 0))}
+    Console(stderr=True, soft_wrap=True, markup=False).print(
+        f"gold executed on {db_path}: {changed:,} of {len(rows):,} answers differ from those of {file}"
+    )
 
 
 def _problem(row: Row) -> str | None:
