@@ -51,6 +51,9 @@ def _continues(clause: str, rest: list[str]) -> bool:
     """Whether the segment behind a comma, the first of ``rest``, is a further item of the clause's list."""
     if pattern("clauses", "continuations").match(rest[0].lower()):
         return True
+    of_verb = _has("clauses", "denied verbs", text=clause)  # "does not include X, giving Y, and Z"
+    if of_verb and not _has("clauses", "verbs", text=rest[0]) and not _is_statement(rest[0]):
+        return True
     if _begins_anew(rest[0]):
         return False
     if _denial().search(clause):  # no X, Y or Z
@@ -77,9 +80,14 @@ def _at_and(clause: str) -> list[str]:
     return [clause]
 
 
+def _is_statement(segment: str) -> bool:
+    """Whether a segment begins as a statement or an order does."""
+    return pattern("clauses", "beginnings").match(re.sub(r"^(?:and|or|plus)\s+", "", segment.lower())) is not None
+
+
 def _begins_anew(segment: str) -> bool:
     """Whether a segment begins a statement of its own: with an article, an order, a gerund, or how something is."""
-    if pattern("clauses", "beginnings").match(segment.lower()):
+    if _is_statement(segment):
         return True
     word = re.match(r"[\w-]+", segment)
     return word is not None and (word[0].endswith("ing") or word[0].lower() in _qualities())

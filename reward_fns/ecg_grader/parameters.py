@@ -46,6 +46,7 @@ FRAME_NEIGHBOURS = 2  # words that must be the same beside a replaced word
 SWAP_NEIGHBOURS = 3  # the same on each side of a term that the reference has elsewhere: items of a list change places
 ENOUGH_REPLACED = 0.3  # from this share of replaced words on, the severity is the highest ...
 SUBSTITUTED = 0.85  # ... which is this
+LATER_CHANGE = 0.5  # severity of a denial more or less, or of another concept of a kind, in a later sentence
 
 # Similarity in meaning: the cosine of two embeddings (grade.py)
 MEANING_SHARE = 0.3  # similarity adds at most this to the score

@@ -4,6 +4,7 @@
 stand around it, so it is what the answer says instead. An answer in words of its own has no such frame, and one that
 leaves words out or adds some puts nothing in the place of others. Numbers and units are compared elsewhere. A synonym
 that the ontology lacks looks the same, so one such word costs part of the score, but in a short sentence nearly all.
+Another concept of the same kind, and a "not" more or less, turn the sentence into its opposite.
 """
 
 from collections.abc import Collection
@@ -15,17 +16,19 @@ from rapidfuzz.distance import Levenshtein
 from reward_fns.ecg_grader.contradictions import Contradiction
 from reward_fns.ecg_grader.facts import WORD, Direction, Fact, Term, affirmed
 from reward_fns.ecg_grader.match import is_kin, is_word
+from reward_fns.ecg_grader.ontology import ontology
 from reward_fns.ecg_grader.parameters import (
     ENOUGH_REPLACED,
     FRAME,
     FRAME_NEIGHBOURS,
+    LATER_CHANGE,
     LONGEST,
     SUBSTITUTED,
     SWAP_NEIGHBOURS,
 )
 from reward_fns.ecg_grader.quantities import is_measure
 from reward_fns.ecg_grader.reading import read
-from reward_fns.ecg_grader.text import content_stem, says_little
+from reward_fns.ecg_grader.text import SENTENCE_END, content_stem, says_little
 
 
 def substitution(answer: str, reference: str, question: str) -> Contradiction | None:
@@ -41,7 +44,8 @@ def substitution(answer: str, reference: str, question: str) -> Contradiction | 
     if frame <= 0:
         return None
     known = {*wanted_stems, *_stems(read(question).text.words)}
-    replaced, gone, changes = 0, [], []
+    replaced, gone, changes, worst = 0, [], [], 0.0
+    first_sentence = len(read(SENTENCE_END.split(reference)[0]).text.words)
     a = b = size = 0  # where the last equal words begin in both, and their number
     for block in blocks:
         before, after = slice(a + size, block.a), slice(b + size, block.b)
@@ -49,24 +53,37 @@ def substitution(answer: str, reference: str, question: str) -> Contradiction | 
         edges = a == 0, block.a + block.size == len(wanted)
         apart = all(edge or same >= SWAP_NEIGHBOURS for edge, same in zip(edges, (size, block.size), strict=True))
         a, b, size = block
+        weight = 1.0 if before.start < first_sentence else LATER_CHANGE
         missing = _telling(wanted[before], without=stems[after])
         other = _telling(said[after], without=wanted_stems[before])
+        if framed and not missing and not other and _denies(wanted[before]) != _denies(said[after]):
+            changes.append(f"{' '.join(said[after]) or 'nothing'} for {' '.join(wanted[before]) or 'nothing'}")
+            worst = max(worst, weight)
+            continue
         if not framed or not 0 < len(missing) <= LONGEST or not 0 < len(other) <= LONGEST:
             continue
         here, instead = _concepts(wanted, before), _concepts(said, after)
         if any(fact == other_fact or is_kin(fact, other_fact) for fact, other_fact in product(here, instead)):
             continue
         new = _telling(other, without=known)
-        if new or apart and {fact.slot for fact in here} & {fact.slot for fact in instead}:
+        alternatives = {fact.slot for fact in here} & {fact.slot for fact in instead}
+        if alternatives:
+            worst = max(worst, weight)
+        if new or apart and alternatives:
             replaced += len(new or other)
             gone += missing
             changes.append(f"{' '.join(new or other)} for {' '.join(missing)}")
     if not changes:
         return None
     share = replaced / len(_telling(said))
-    severity = min(1.0, frame) * min(1.0, share / ENOUGH_REPLACED) * SUBSTITUTED
+    severity = min(1.0, frame) * max(worst, min(1.0, share / ENOUGH_REPLACED) * SUBSTITUTED)
     words = tuple(Term(WORD, stem) for word in gone if (stem := content_stem(word)))
     return Contradiction(severity, f"replaced: {'; '.join(changes)}", words)
+
+
+def _denies(words: list[str]) -> bool:
+    """Whether an odd number of ``words`` denies."""
+    return sum(word.lower() in ontology()["negation"]["words"] for word in words) % 2 == 1
 
 
 def _stems(words: list[str]) -> list[str]:
