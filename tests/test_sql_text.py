@@ -159,6 +159,20 @@ def test_what_may_be_sql_is_not_cut(sql):
     assert extract_sql(sql).sql == sql
 
 
+SPACED = """
+SELECT COUNT( DISTINCT a.subject_id ) AS n, T1.C1 first FROM admissions a JOIN ( SELECT subject_id, COUNT(*) AS C1
+FROM labevents WHERE valuenum > 1.5 AND label = 'x y' GROUP BY subject_id ) AS T1 ON a.subject_id = T1.subject_id
+WHERE strftime('%Y', a.admittime) <= '2100' AND NOT a.dischtime IS NULL ORDER BY T1.C1 DESC LIMIT 1
+"""
+
+
+@given(st.lists(st.booleans(), min_size=len(SPACED.split()), max_size=len(SPACED.split())))
+def test_blank_lines_in_a_query_cut_nothing(blank):
+    pieces = (word + ("\n\n" if line else " ") for word, line in zip(SPACED.split(), blank, strict=True))
+    sql = "".join(pieces).strip()
+    assert extract_sql(sql).sql == sql
+
+
 @pytest.mark.parametrize(
     "text",
     [
