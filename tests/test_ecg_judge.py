@@ -9,6 +9,7 @@ from functools import cache
 
 import pytest
 from aiohttp import web
+from conftest import REPO
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -377,7 +378,7 @@ def test_verls_reward_worker_asks_the_judge(judge, tokenizer, tmp_path, monkeypa
     from verl import DataProto
 
     tokenizer.save_pretrained(tmp_path)
-    monkeypatch.chdir(ecg_judge.TEMPLATE_FILE.parents[2])  # recipes.launch makes the function's path absolute
+    monkeypatch.chdir(REPO)  # recipes.launch makes the function's path absolute
     config = compose_config("ecg_grpo", ["judge=served", f"recipe.judge_model='{tmp_path}'"])
     config.actor_rollout_ref.model.path = str(tmp_path)
     config.actor_rollout_ref.model.tokenizer_path = str(tmp_path)

@@ -45,7 +45,7 @@ from reward_fns.ecg_grader.reading import Reading, read
 from reward_fns.ecg_grader.reference import Reference
 from reward_fns.ecg_grader.similarity import embed
 from reward_fns.ecg_grader.substitution import substitution
-from reward_fns.ecg_grader.text import SENTENCE_END
+from reward_fns.ecg_grader.text import SENTENCE_END, unlisted
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def grade(answer: str, reference: Reference) -> EcgGrade:
         return EcgGrade(f1, f1, 0.0)
     if _repeats(answer):
         return EcgGrade(0.0, 0.0, 0.0)
-    answer = _statements(answer, reference.question)
+    answer = _statements(unlisted(answer), reference.question)
     if not answer:
         return EcgGrade(0.0, 0.0, 0.0)
     reading = read(answer)

@@ -20,6 +20,9 @@ _SHARED_NOUN = re.compile(
     re.IGNORECASE,
 )
 _ISE = re.compile(r"\b(?!(?:exerc|prec|conc|otherw|comprom)is)(\w{3,})is(e|es|ed|ing|ation)\b")
+_MARKER = r"(?:\(?\d{1,2}[.)]|[-*\u2022\u2023\u25e6])\s+"
+_FIRST_ITEM = re.compile(rf"(^|[:.;!?]\s*)\n?\s*{_MARKER}(?=\D)")
+_ITEM = re.compile(rf"([^:.;!?,\s])[^\S\n]*[,;]?\n\s*{_MARKER}(?=\D)")
 # A narrow or fixed space between the digits of a number; a space of another width separates two numbers.
 _THOUSANDS = re.compile(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))")
 _RAISED = re.compile(r"(?<=[\w°])[\u2070\u00b9\u00b2\u00b3\u2074-\u207b]+")
@@ -61,6 +64,11 @@ class Text:
         return re.findall(r"[A-Za-z0-9]+(?:[.][0-9]+)?", plain(self.spelled_out))
 
 
+def unlisted(text: str) -> str:
+    """``text`` with the lines of a numbered or bulleted list as items between commas."""
+    return _FIRST_ITEM.sub(r"\1 ", _ITEM.sub(r"\1, ", text))
+
+
 def copied_share(text: str, source: str) -> float:
     """Share of the content words of ``text`` that stand in ``source``, by their stems; 0 for a text without any."""
     stems = [stem(word) for word in Text(text).words if content_stem(word)]
@@ -89,7 +97,7 @@ def plain(text: str) -> str:
 
 def _clean(text: str) -> str:
     text = html.unescape(text.encode("utf-8", "ignore").decode())
-    text = _THOUSANDS.sub("", text)
+    text = _THOUSANDS.sub("", unlisted(text))
     text = _RAISED.sub(lambda raised: f"^{raised[0]}", text)
     text = unicodedata.normalize("NFKC", text)
     text = "".join(character for character in text if unicodedata.category(character) != "Cf")  # of no width
