@@ -371,7 +371,7 @@ def header_only(table: str):
         (truncate, ["labevents.csv.gz", "GZIP"]),
         (edit("hosp/labevents", "valuenum", "number"), ["labevents.csv", "valuenum"]),
         (edit("hosp/labevents", "1.5", "high"), ["labevents.csv", "valuenum", "high"]),
-        (edit("hosp/labevents", "1,11,", "one,11,"), ["labevents.csv", "subject_id", "one", "Line: 2"]),
+        (edit("hosp/labevents", "1,11,", "one,11,"), ["labevents.csv", "row 1", "subject_id", "'one'"]),
         (edit("hosp/labevents", "2150-03-02", "2150-13-02"), ["labevents.csv", "charttime", "2150-13-02"]),
         (edit("hosp/labevents", "1.5,", ""), ["labevents.csv", "Number of Columns"]),
         (edit("hosp/labevents", "2150-03-02", "12150-03-02"), ["labevents.csv", "row 1", "charttime", "12150"]),
@@ -521,6 +521,17 @@ def test_files_that_cannot_be_looked_at_do_not_end_a_build(tmp_path, monkeypatch
     monkeypatch.setattr(psutil.Process, "open_files", Mock(side_effect=psutil.AccessDenied))
     progress.get_renderables()
     assert not progress.tasks[0].visible
+
+
+def test_without_time_shift_a_line_says_what_that_means_for_the_questions(tmp_path, capsys):
+    options = ["--data_dir", str(tree(tmp_path / "tree")), "--out_dir", str(tmp_path)]
+    main(options)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "--timeshift" in line]
+    assert len(lines) == 1
+    assert all(words in lines[0] for words in ("this year", "about a fifth", "come out empty", "docs/real-data.md"))
+    assert all(option in lines[0] for option in ('--current_time "2100-12-31 23:59:00"', "--start_year 2100"))
+    main([*options, *SHARED_TASK])
+    assert "--timeshift" not in capsys.readouterr().out
 
 
 def test_final_line_names_the_output(tmp_path, capsys):

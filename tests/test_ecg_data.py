@@ -120,6 +120,14 @@ def data(tmp_path: Path) -> Path:
     )
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_file_of_a_windows_editor_is_read(tmp_path, encoding):
+    path = write(tmp_path, EBK=[{"Q": "What is 37 \u00b0C?", "A": "Normal \u2013 no fever."}]) / SCHEMA["EBK"].file
+    plain = read_file(path, SCHEMA["EBK"])
+    path.write_text(json.dumps(json.loads(path.read_text()), ensure_ascii=False), encoding=encoding)
+    assert read_file(path, SCHEMA["EBK"]) == plain
+
+
 @pytest.mark.parametrize("id", EXAMPLES)
 def test_every_file_is_read_into_context_question_and_answer(tmp_path, id):
     example, context, question = EXAMPLES[id]

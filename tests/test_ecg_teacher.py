@@ -335,6 +335,13 @@ def test_a_file_that_leaves_nothing_to_one_side_is_one_clear_line(data, known):
     assert not (data.parent / "out").exists()
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_answers_of_a_windows_editor_are_read(tmp_path, encoding):
+    path = tmp_path / "answers.json"
+    path.write_text('{"a-0": "37 \u00b0C"}', encoding=encoding)
+    assert read_answers(path) == {"a-0": "37 \u00b0C"}
+
+
 TURN = st.builds(Turn, st.text("ab", min_size=1), st.text("cd", min_size=1))
 
 

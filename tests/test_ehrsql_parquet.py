@@ -372,6 +372,40 @@ def test_prompt_length_is_counted_in_tokens_of_the_chat_template(data, db, tmp_p
     assert "prompts over 6 tokens" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_files_of_windows_editors_are_read(data, db, encoding):
+    expected = {name: pd.read_parquet(run(data, db) / f"{name}.parquet") for name in ("train", "valid", "sft_train")}
+    for path in data.glob("*/*.json"):
+        path.write_text(path.read_text(), encoding=encoding)
+    out = run(data, db)
+    for name, rows in expected.items():
+        pd.testing.assert_frame_equal(pd.read_parquet(out / f"{name}.parquet"), rows)
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        *("NULL", "Null", "null;", "NULL;", " null ", "\tnull\n", "null.", "'null'", '"NULL"', "`null`", "**null**"),
+        *("```\nnull\n```", "```sql\nNULL;\n```", "<answer>null</answer>", "SQL: null", "\ufeffnull"),
+    ],
+)
+def test_a_label_abstains_where_the_reward_reads_an_abstention(data, db, label):
+    edit_json(data / "valid" / "label.json", lambda labels: labels.update({"valid-2": label}))
+    edit_json(data / "train" / "label.json", lambda labels: labels.update({"train-16": label}))
+    out = run(data, db)
+    rows = pd.read_parquet(out / "valid.parquet")
+    assert rows["reward_model"][2]["ground_truth"] == ABSTAIN and not rows["extra_info"][2]["answerable"]
+    assert list(json.loads((out / "manifest.json").read_text())["failed_gold"]["train"]) == ["train-18"]
+    assert "null" in [row[-1]["content"] for row in pd.read_parquet(out / "sft_train.parquet")["messages"]]
+
+
+@pytest.mark.parametrize("label", ["SELECT null", "SELECT 'null';", "select NULL WHERE 1 = 0"])
+def test_a_query_for_null_is_no_abstention(data, db, label):
+    edit_json(data / "valid" / "label.json", lambda labels: labels.update({"valid-0": label}))
+    row = pd.read_parquet(run(data, db) / "valid.parquet").iloc[0]
+    assert row["extra_info"]["answerable"] and row["extra_info"]["gold_sql"] == label
+
+
 def edit_json(path: Path, edit) -> None:
     content = json.loads(path.read_text())
     edit(content)

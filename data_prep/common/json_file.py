@@ -8,19 +8,22 @@ from data_prep.common.errors import InputError
 
 
 def read_json(path: Path) -> Any:
-    """The content of the JSON file ``path``.
+    """The content of the JSON file ``path``, in UTF-8 or, as some Windows programs write it, UTF-16 or UTF-32.
+
+    A byte order mark may stand at the beginning.
 
     Raises:
         InputError: the file is missing, unreadable or damaged, or an object in the file has a key twice.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys)
+        content = path.read_bytes()
+        return json.loads(content.decode(json.detect_encoding(content)), object_pairs_hook=_unique_keys)
     except FileNotFoundError:
         raise InputError(f"no file {path}; check the path") from None
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InputError(f"{path}: bad JSON in {where}: {error.msg}; fetch or write the file again") from error
-    except (OSError, ValueError, RecursionError) as error:  # no UTF-8, a key twice, endless brackets
+    except (OSError, ValueError, RecursionError) as error:  # no Unicode, a key twice, endless brackets
         raise InputError(f"cannot read {path}: {error}") from error
 
 

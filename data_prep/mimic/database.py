@@ -60,6 +60,7 @@ def build(
                     progress.done("cost", counts["cost"])
             db.execute("COMMIT")
         except sqlite3.IntegrityError as error:
+            tree.check_gzip(table.file)
             raise InputError(f"cannot fill the database: {error}; complete or remove such rows") from error
         except sqlite3.OperationalError as error:
             raise InputError(f"cannot write {out_path}: {error}; free space or choose another") from error

@@ -15,6 +15,7 @@ from data_prep.sql.gold import execute_all
 from data_prep.sql.schema import open_database, table_names
 from data_prep.sql.source import read_labels
 from reward_fns.sql.answers import ABSTAIN, canonical_answer
+from reward_fns.sql.text import extract_sql
 
 TIMEOUT_S = 60.0
 SHOWN_CHARS = 100  # of an answer that differs
@@ -76,7 +77,7 @@ def _published(path: Path) -> dict[str, str]:
     answers = {}
     for id, text in content.items():
         try:
-            answers[id] = text if text == ABSTAIN else canonical_answer(ast.literal_eval(text))
+            answers[id] = ABSTAIN if extract_sql(text).abstained else canonical_answer(ast.literal_eval(text))
         except (ValueError, TypeError, SyntaxError) as error:
             raise InputError(f"{path}: the answer to {id} is no list of rows; fetch the file again") from error
     return answers

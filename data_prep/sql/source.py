@@ -16,6 +16,7 @@ from typing import Any
 from data_prep.common.errors import InputError
 from data_prep.common.json_file import read_json
 from reward_fns.sql.answers import ABSTAIN
+from reward_fns.sql.text import extract_sql
 
 SPLITS = ("train", "valid", "test")
 NO_TEMPLATE = "-"  # what EHRSQL-2024 writes for unanswerable questions
@@ -144,14 +145,17 @@ def _questions(path: Path) -> dict[str, str]:
 
 
 def read_labels(path: Path) -> dict[str, str]:
-    """Question id -> SQL or ``ABSTAIN``. Raises ``InputError`` for anything but a label.json."""
+    """Question id -> SQL or ``ABSTAIN``. Raises ``InputError`` for anything but a label.json.
+
+    A label abstains where the reward takes the same text of a model for an abstention: ``NULL`` and ``null;`` too.
+    """
     content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(f'{path}: expected {{id: SQL or "null"}}; is it a label.json of EHRSQL-2024?')
     for id, label in content.items():
         if not isinstance(label, str) or not label.strip():
             raise InputError(f'{path}: the label of {id} must be SQL or the string "null"')
-    return {id: label.strip() for id, label in content.items()}
+    return {id: ABSTAIN if extract_sql(label).abstained else label.strip() for id, label in content.items()}
 
 
 def _teacher_labels(path: Path, folder: Path, texts: dict[str, str]) -> dict[str, str]:
