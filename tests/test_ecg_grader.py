@@ -39,6 +39,7 @@ STUFFED = (
     "interval, QRS complex, V1, V2, V3, II, III, aVF, left bundle branch block, right bundle branch block, beta "
     "blocker, amiodarone, myocardial infarction, hypertension, heart failure, yes, no"
 )
+POLICIES_OF = 4  # every fourth question is answered by each degenerate policy, too
 RIGHT = ("paraphrase", "concise", "verbose")
 WRONG = ("wrong_fact", "negated", "short_wrong", "off_topic", "stuffed", "echo", "boilerplate")
 
@@ -596,10 +597,10 @@ def graded(shared_data):
     turns = [references[case["id"]] for case in cases]
     generator = random.Random(0)
     rows = []
-    for case, turn in zip(cases, turns, strict=True):
+    for number, (case, turn) in enumerate(zip(cases, turns, strict=True)):
         other = generator.choice([candidate for candidate in turns if candidate is not turn])
-        answers = {name: answer for name, answer in case.items() if name != "id"} | {
-            "reference": turn.answer,
+        answers = {name: answer for name, answer in case.items() if name != "id"} | {"reference": turn.answer}
+        policies = {
             "off_topic": other.answer,
             "stuffed": STUFFED,
             "echo": turn.question,
@@ -614,6 +615,8 @@ def graded(shared_data):
             "generic": "It reflects the electrical activity of the heart and helps doctors to choose a treatment.",
             "empty": "",
         }
+        if number % POLICIES_OF == 0:
+            answers |= policies
         reference = load_reference(make_reference(turn.question, turn.answer))
         rows.append({name: (answer, grade(answer, reference).correctness) for name, answer in answers.items()})
     return rows
@@ -633,8 +636,8 @@ def share_above(rows, wrong: str) -> float:
 def test_right_answers_score_above_wrong_ones(graded):
     assert len(graded) >= 490
     shares = {wrong: share_above(graded, wrong) for wrong in WRONG}
-    assert mean(shares.values()) >= 0.92, shares
-    assert shares["wrong_fact"] >= 0.85 and shares["negated"] >= 0.85, shares
+    assert mean(shares.values()) >= 0.95, shares
+    assert shares["wrong_fact"] >= 0.88 and shares["negated"] >= 0.96, shares
 
 
 def test_length_does_not_pay(graded):
@@ -652,4 +655,4 @@ def test_the_reference_is_right(graded):
     + ["both_ways", "generic", "yes_reason"],
 )
 def test_degenerate_policies_earn_next_to_nothing(graded, policy):
-    assert mean(row[policy][1] for row in graded) < 0.1
+    assert mean(row[policy][1] for row in graded if policy in row) < 0.1
