@@ -14,6 +14,8 @@ from benchmarks.ecg_variants import RIGHT, WRONG, Asked, Variant, key_end, times
 from data_prep.common.errors import InputError
 from data_prep.make_demo_ecg import make_ecg
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NOT_IN_THE_DEMO = {"sentence order", "bullets", "numbered lines"}  # its answers are single sentences without lists
 NOT_IN_REAL_QUESTIONS = {"artery"}  # arteries stand in clauses that give a reason, after the key fact
 # Shares of variants that are scored well: wrong ones under 0.3, right ones over 0.6.

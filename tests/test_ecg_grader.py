@@ -28,6 +28,8 @@ from reward_fns.ecg_grader.similarity import embed, pack, unpack
 from reward_fns.ecg_grader.text import Text
 from reward_fns.ecg_grader.verdict import polarity, stance
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 WPW = "Which leads show the delta wave in this patient with Wolff-Parkinson-White syndrome?"
 WPW_ANSWER = "The delta wave is seen best in leads V1-V3."
 BOILERPLATE = (
