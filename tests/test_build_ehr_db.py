@@ -371,7 +371,7 @@ def header_only(table: str):
         (truncate, ["labevents.csv.gz", "GZIP"]),
         (edit("hosp/labevents", "valuenum", "number"), ["labevents.csv", "valuenum"]),
         (edit("hosp/labevents", "1.5", "high"), ["labevents.csv", "valuenum", "high"]),
-        (edit("hosp/labevents", "1,11,", "one,11,"), ["labevents.csv", "row 1", "subject_id", "'one'"]),
+        (edit("hosp/labevents", "1,11,", "one,11,"), ["labevents.csv", "subject_id", "one", "Line: 2"]),
         (edit("hosp/labevents", "2150-03-02", "2150-13-02"), ["labevents.csv", "charttime", "2150-13-02"]),
         (edit("hosp/labevents", "1.5,", ""), ["labevents.csv", "Number of Columns"]),
         (edit("hosp/labevents", "2150-03-02", "12150-03-02"), ["labevents.csv", "row 1", "charttime", "12150"]),
