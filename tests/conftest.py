@@ -4,11 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
 REPO = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
+# The same examples in each run. HYPOTHESIS_PROFILE=default looks for others.
+settings.register_profile("deterministic", derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "deterministic"))
 
 # The longest first, so that none of them runs alone at the end while the other worker waits. One worker runs both: two
 # runs of Ray and torch at a time take longer than one after the other.

@@ -21,7 +21,7 @@ from reward_fns.ecg_grader.facts import DENIED, Direction, Quantity, Term
 from reward_fns.ecg_grader.grade import grade
 from reward_fns.ecg_grader.leads import leads
 from reward_fns.ecg_grader.ontology import ontology
-from reward_fns.ecg_grader.quantities import quantities
+from reward_fns.ecg_grader.quantities import is_measure, quantities
 from reward_fns.ecg_grader.reading import read
 from reward_fns.ecg_grader.reference import load_reference, make_reference
 from reward_fns.ecg_grader.similarity import embed, pack, unpack
@@ -564,6 +564,17 @@ def test_what_adds_nothing_does_not_raise_the_score(pair, answer):
     assert score(*pair, f"{answer} {BOILERPLATE}") <= plain + 0.1
     if answer.endswith((".", "?")):
         assert score(*pair, f"{answer} {answer}") <= plain + 1e-6
+
+
+def test_what_stands_around_a_changed_copy_does_not_hide_it():
+    question, reference = "What does furosemide do?", "Furosemide raises the uric acid in the blood."
+    changed = "Furosemide raises the cholesterol in the blood."
+    assert score(question, reference, changed) < 0.1
+    assert score(question, reference, f"{BOILERPLATE} {changed} {BOILERPLATE}") < 0.4
+
+
+def test_a_word_with_a_number_in_it_is_no_unit():
+    assert not is_measure("2s")
 
 
 @pytest.mark.parametrize("pair", PAIRS)

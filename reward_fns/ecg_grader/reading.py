@@ -23,7 +23,7 @@ from reward_fns.ecg_grader.quantities import quantities
 from reward_fns.ecg_grader.text import SENTENCE_END, Text, plain
 from reward_fns.ecg_grader.verdict import polarity, stance
 
-_VERDICT = re.compile(r"^\W*(?:yes|no)\s*(?:[,.:;]|-(?=\s))\s*", re.IGNORECASE)
+VERDICT = re.compile(r"^\W*(?:yes|no)\s*(?:[,.:;]|-(?=\s))\s*", re.IGNORECASE)
 _OR = re.compile(r"\b(?:or|versus|vs)\b", re.IGNORECASE)
 
 
@@ -162,7 +162,7 @@ def _reader() -> _Reader:
 def _facts(text: str) -> tuple[dict[Fact, int], Doc]:
     """The facts of a clean text with the number of the sentence that says each first, and the parsed text."""
     # "No, it shortens QT" denies nothing after the comma.
-    doc, spans = _reader().spans(plain(with_clause_ends(_VERDICT.sub("", text))))
+    doc, spans = _reader().spans(plain(with_clause_ends(VERDICT.sub("", text))))
     labels, negations = [_reader().label(span) for span in spans], _reader().negations
     sentence = [number for number, sent in enumerate(doc.sents) for _ in range(sent.start, sent.end)]
     facts: dict[Fact, int] = {}

@@ -27,25 +27,40 @@ from reward_fns.ecg_grader.parameters import (
     SWAP_NEIGHBOURS,
 )
 from reward_fns.ecg_grader.quantities import is_measure
-from reward_fns.ecg_grader.reading import read
+from reward_fns.ecg_grader.reading import VERDICT, read
 from reward_fns.ecg_grader.text import SENTENCE_END, content_stem, says_little
 
 
 def substitution(answer: str, reference: str, question: str) -> Contradiction | None:
     """What ``answer`` puts in place of words of ``reference``; None if it copies nothing, or changes nothing.
 
-    The facts of the contradiction are the words that others replaced.
+    Each sentence of the answer is compared with the sentence of the reference that it is most like: what stands around
+    a changed copy does not hide the change. The facts of the contradiction are the words that others replaced.
     """
-    said, wanted = read(answer).text.words, read(reference).text.words
+    known = {*_stems(read(reference).text.words), *_stems(read(question).text.words)}
+    length = max(1, len(_telling(read(answer).text.words)))
+    copied = _sentences(reference)
+    found = []
+    for said in _sentences(answer):
+        alike = [Levenshtein.normalized_similarity(_stems(wanted), _stems(said)) for wanted in copied]
+        place = alike.index(max(alike))
+        found.append(_replaced(said, copied[place], known, length, LATER_CHANGE if place else 1.0))
+    return max((each for each in found if each), key=lambda each: each.severity, default=None)
+
+
+def _replaced(said: list[str], wanted: list[str], known: set[str], length: int, weight: float) -> Contradiction | None:
+    """What ``said`` puts in place of words of ``wanted``, both the words of a sentence.
+
+    ``known`` are stems of the question and of the whole reference. ``length`` is the number of telling words of the
+    whole answer. ``weight`` is the severity of a denial more or less, or of another concept of a kind.
+    """
     stems, wanted_stems = _stems(said), _stems(wanted)
     blocks = Levenshtein.opcodes(wanted_stems, stems).as_matching_blocks()
     low, high = FRAME
     frame = (sum(block.size for block in blocks) / max(1, len(said), len(wanted)) - low) / (high - low)
     if frame <= 0:
         return None
-    known = {*wanted_stems, *_stems(read(question).text.words)}
     replaced, gone, changes, worst = 0, [], [], 0.0
-    first_sentence = len(read(SENTENCE_END.split(reference)[0]).text.words)
     a = b = size = 0  # where the last equal words begin in both, and their number
     for block in blocks:
         before, after = slice(a + size, block.a), slice(b + size, block.b)
@@ -53,7 +68,6 @@ def substitution(answer: str, reference: str, question: str) -> Contradiction | 
         edges = a == 0, block.a + block.size == len(wanted)
         apart = all(edge or same >= SWAP_NEIGHBOURS for edge, same in zip(edges, (size, block.size), strict=True))
         a, b, size = block
-        weight = 1.0 if before.start < first_sentence else LATER_CHANGE
         missing = _telling(wanted[before], without=stems[after])
         other = _telling(said[after], without=wanted_stems[before])
         if framed and not missing and not other and _denies(wanted[before]) != _denies(said[after]):
@@ -75,10 +89,14 @@ def substitution(answer: str, reference: str, question: str) -> Contradiction | 
             changes.append(f"{' '.join(new or other)} for {' '.join(missing)}")
     if not changes:
         return None
-    share = replaced / len(_telling(said))
-    severity = min(1.0, frame) * max(worst, min(1.0, share / ENOUGH_REPLACED) * SUBSTITUTED)
+    severity = min(1.0, frame) * max(worst, min(1.0, replaced / length / ENOUGH_REPLACED) * SUBSTITUTED)
     words = tuple(Term(WORD, stem) for word in gone if (stem := content_stem(word)))
     return Contradiction(severity, f"replaced: {'; '.join(changes)}", words)
+
+
+def _sentences(text: str) -> list[list[str]]:
+    """The words of each sentence, without a yes or no before them, which changes none of them."""
+    return [read(VERDICT.sub("", sentence)).text.words for sentence in SENTENCE_END.split(text)]
 
 
 def _denies(words: list[str]) -> bool:

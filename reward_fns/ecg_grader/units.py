@@ -109,7 +109,7 @@ def _registered(word: str, below: bool) -> pint.Unit | None:
     if below and word in ("kg", "kilogram"):
         word = "body_kilogram"
     for spelling in (word, word.removesuffix("s")):  # mls
-        with suppress(pint.UndefinedUnitError, pint.DefinitionSyntaxError):
+        with suppress(pint.UndefinedUnitError, ValueError):  # ValueError: a word with a number in it, such as "2s"
             return _registry().parse_units(spelling)
     return None
 
