@@ -56,6 +56,8 @@ def generation_options(args: argparse.Namespace, model: str) -> GenerationOption
         model_name=model,
         max_response_length=args.max_response_length,
         temperature=args.temperature,
+        further=args.further_answers or 0,
+        further_temperature=args.further_temperature,
         seed=args.seed,
         dtype=args.dtype,
         gpu_memory_utilization=args.gpu_memory_utilization,
@@ -88,6 +90,10 @@ def check_options(args: argparse.Namespace) -> None:
         raise InputError(f"--seed is {args.seed}; give 0 or more")
     if args.temperature < 0:
         raise InputError(f"--temperature is {args.temperature:g}; give 0 (greedy) or more")
+    if args.further_answers is not None and args.further_answers < 1:
+        raise InputError(f"--further_answers is {args.further_answers}; give 1 or more, or leave it out")
+    if not 0 < args.further_temperature < float("inf"):
+        raise InputError(f"--further_temperature is {args.further_temperature:g}; give a number above 0")
     if not 0 < args.gpu_memory_utilization <= 1:
         raise InputError(f"--gpu_memory_utilization is {args.gpu_memory_utilization:g}; give a share in (0, 1]")
     if len(args.output_dir) not in (1, len(args.model_name)):
@@ -153,6 +159,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--run_name", help="name of the run's folder, if not run_<timestamp>")
     parser.add_argument("--max_response_length", type=int, default=1024, help="in tokens")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    parser.add_argument(
+        "--further_answers", type=int, metavar="K",
+        help="EHRSQL: K more answers to each question, for pass@k, a majority vote and agreement as a confidence",
+    )  # fmt: skip
+    parser.add_argument("--further_temperature", type=float, default=0.8, help="of the further answers")
     parser.add_argument(
         "--dtype", choices=("bfloat16", "float32"), help="if not that of training: float32 on a CPU, bfloat16 on a GPU"
     )

@@ -14,11 +14,12 @@ answerable    abstains                                       0    ``abstained`` 
 unanswerable  abstains                                       1    ``correct`` = 1.0                        1
 unanswerable  a query that executes                          0    ``answered_unanswerable``, ``executed``  -c
 any           a query that reads no table (``SELECT 1``)     (*)  0.0: a constant earns nothing            -c
-any           no query, or one that does not execute         0    0.0                                      -c
+any           no query, or one that gives no result (#)      0    0.0                                      -c
 gold failed   anything                                       0    0.0: such rows belong masked             0
 any           the grader failed (database missing)           0    0.0, and ``grader_failed`` = 1.0         0
 ============  =============================================  ===  =======================================  =====
 
+(#) ``Execution.status`` says why: an error, a timeout, a result over the caps, a refused query, a crash.
 (*) ``acc`` is the official scorer's verdict, so a constant that hits the gold answer has ``acc`` 1 and score 0.
 (+) Empty: no row, or nothing but NULL. ``SELECT subject_id FROM patients WHERE 0`` and every query whose conditions fit
 no row give that answer, and nothing in them tells whether a right query found nothing or a wrong one asked for nothing.

@@ -5,11 +5,16 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_prep.common.errors import InputError
 from data_prep.common.prompt_tokens import load_tokenizer, prompt_tokens
+from recipes.evaluation.token_confidence import TOP_LOGPROBS, TokenConfidence, token_confidence
+
+if TYPE_CHECKING:
+    from vllm.outputs import CompletionOutput
 
 TOO_LONG = "prompt_too_long"
 
@@ -19,24 +24,30 @@ class Response:
     """``tokens`` counts the end-of-sequence token.
 
     ``finish_reason`` is ``stop``, ``length`` if cut off, or ``TOO_LONG`` of a prompt that was not answered.
+    ``confidence`` is None where it is not known. ``further`` are the further answers to the same prompt.
     """
 
     text: str
     tokens: int
     finish_reason: str
+    confidence: TokenConfidence | None = None
+    further: tuple["Response", ...] = ()
 
 
 @dataclass(frozen=True)
 class GenerationOptions:
     """``dtype`` of ``hardware.rollout_dtype`` is that of training. ``temperature`` 0 is greedy.
 
-    ``samples`` is the number of responses to a prompt.
+    ``samples`` is the number of responses to a prompt. Each has ``further`` more answers, drawn at
+    ``further_temperature``.
     """
 
     model_name: str
     max_response_length: int = 1024
     temperature: float = 0.0
     samples: int = 1
+    further: int = 0
+    further_temperature: float = 0.8
     seed: int = 0
     dtype: str = "float32"
     gpu_memory_utilization: float = 0.9
@@ -121,21 +132,44 @@ class Generator:
             seed=self.options.seed,
             **hardware,
         )
+        each = {"max_tokens": self.options.max_response_length, "detokenize": False}
         sampling = SamplingParams(
             n=self.options.samples,
             temperature=self.options.temperature,
-            max_tokens=self.options.max_response_length,
-            detokenize=False,
+            logprobs=TOP_LOGPROBS,
+            flat_logprobs=True,
+            **each,
         )
-        outputs = engine.generate([{"prompt_token_ids": ids} for ids in token_ids], sampling)
+        prompts, samplings = [{"prompt_token_ids": ids} for ids in token_ids], [sampling] * len(token_ids)
+        if self.options.further:  # in the same call, so that a prompt is read once
+            further = SamplingParams(n=self.options.further, temperature=self.options.further_temperature, **each)
+            prompts, samplings = prompts * 2, samplings + [further] * len(token_ids)
+        outputs = engine.generate(prompts, samplings)
         del engine
         gc.collect()  # frees the engine's memory: another model may follow
-        completions = [completion for output in outputs for completion in output.outputs]
-        return [
-            Response(
-                text=self.tokenizer.decode(completion.token_ids, skip_special_tokens=True),
-                tokens=len(completion.token_ids),
-                finish_reason=completion.finish_reason,
-            )
-            for completion in completions
-        ]
+        answers = [[self._response(completion) for completion in output.outputs] for output in outputs]
+        if self.options.further:
+            answers = [
+                [replace(response, further=tuple(others)) for response in responses]
+                for responses, others in zip(answers[: len(token_ids)], answers[len(token_ids) :], strict=True)
+            ]
+        return [response for responses in answers for response in responses]
+
+    def _response(self, completion: "CompletionOutput") -> Response:
+        return Response(
+            text=self.tokenizer.decode(completion.token_ids, skip_special_tokens=True),
+            tokens=len(completion.token_ids),
+            finish_reason=completion.finish_reason,
+            confidence=token_confidence(_positions(completion)) if completion.logprobs else None,
+        )
+
+
+def _positions(completion: "CompletionOutput") -> list[tuple[float, list[float]]]:
+    """For each token its log-probability, and those of the most probable ones, without the token itself below them."""
+    flat, positions = completion.logprobs, []
+    for start, end in zip(flat.start_indices, flat.end_indices, strict=True):
+        # vLLM gives the token that was written first, then the most probable ones: it may be among them.
+        logprobs = dict(zip(flat.token_ids[start:end], flat.logprobs[start:end], strict=True))
+        top = sorted(logprobs.values(), reverse=True)[:TOP_LOGPROBS]
+        positions.append((flat.logprobs[start], top))
+    return positions

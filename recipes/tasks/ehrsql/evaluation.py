@@ -13,7 +13,8 @@ from data_prep.common.errors import InputError
 from recipes.evaluation.generation import Response
 from recipes.evaluation.rows import Row
 from recipes.tasks.ehrsql.canaries import canaries
-from recipes.tasks.ehrsql.figures import GROUPS, Sample, graded, summarize
+from recipes.tasks.ehrsql.confidence import confidence
+from recipes.tasks.ehrsql.figures import GROUPS, FurtherAnswer, Sample, first_rows, graded, summarize
 from recipes.tasks.ehrsql.misreadings import given_by_misreadings, misreading_counts
 from recipes.tasks.ehrsql.rows import DEFAULT_PROMPT, read_rows
 from reward_fns.ehrsql import compute_score, grade, query_timeout
@@ -70,6 +71,7 @@ def _grade(row: Row, response: Response) -> Sample:
     result = grade(response.text, ground_truth, info["db_path"], timeout_s)
     # Both execute the query, the second time from the sandbox's cache.
     score = compute_score(row["data_source"], response.text, ground_truth, info)["score"]
+    further = [_further(row, answer) for answer in response.further]
     no_query = "" if result.abstained else "no query in the response"
     misreadings = {}
     if info["answerable"] and info["gold_sql"] and ground_truth != GOLD_FAILED:
@@ -96,7 +98,24 @@ def _grade(row: Row, response: Response) -> Sample:
         format_ok=result.extraction.format_ok,
         error=result.execution.error if result.execution else no_query,
         misreadings=misreadings,
+        answer=first_rows(result.execution.answer) if result.execution else None,
+        rows=result.execution.rows if result.execution else 0,
+        pred=result.pred,
+        confidence=confidence(response, result, [answer["pred"] for answer in further]),
+        further=further,
     )
+
+
+def _further(row: Row, response: Response) -> FurtherAnswer:
+    info = row["extra_info"]
+    result = grade(response.text, row["reward_model"]["ground_truth"], info["db_path"], query_timeout(info))
+    return {
+        "response": response.text,
+        "response_tokens": response.tokens,
+        "acc": result.acc,
+        "abstained": result.abstained,
+        "pred": result.pred,
+    }
 
 
 def outcome(sample: Sample) -> str:

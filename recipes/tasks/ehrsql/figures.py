@@ -1,14 +1,27 @@
 """What an evaluation reports: one ``Sample`` a question, and the figures over all of them."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
+from typing import Any, TypedDict
 
 from recipes.evaluation.bootstrap import bootstrap_interval
 from recipes.tasks.ehrsql.misreadings import misreading_counts
 from reward_fns.sql.answers import GOLD_FAILED, SELECT_1
 from reward_fns.sql.reliability import reliability_score
+
+SHOWN_ROWS = 20
+
+
+class FurtherAnswer(TypedDict):
+    """One of several answers to a question, graded; the names are those of ``Sample``."""
+
+    response: str
+    response_tokens: int
+    acc: float
+    abstained: bool
+    pred: str
 
 
 @dataclass(frozen=True)
@@ -18,6 +31,9 @@ class Sample:
     ``ground_truth`` is as ``reward_fns.sql.answers`` defines it. ``acc`` is the official scorer's verdict, ``score``
     the reward of training. ``executed``: there was a query and it ran; ``reads_table``: and it read a table.
     ``finish_reason`` is ``length`` where the response was cut off, ``prompt_too_long`` where the prompt got none.
+    ``answer``: the first ``SHOWN_ROWS`` rows of the query's canonical answer, as JSON (None without an answer), and
+    ``rows`` the number of all rows. ``pred`` is equal for responses with equal answers (``reward_fns.ehrsql.Grade``).
+    ``confidence``: see ``recipes.tasks.ehrsql.confidence``. ``further``: more answers to the question.
     ``misreadings``: those that change the gold query's answer, each with whether it gives the model's answer (see
     ``recipes.tasks.ehrsql.misreadings``); empty where the gold query is not known.
     """
@@ -42,6 +58,11 @@ class Sample:
     format_ok: bool
     error: str
     misreadings: dict[str, bool] = field(default_factory=dict)
+    answer: str | None = None
+    rows: int = 0
+    pred: str = ""
+    confidence: dict[str, float] = field(default_factory=dict)
+    further: list[FurtherAnswer] = field(default_factory=list)
 
 
 # The groups that accuracy is reported on, in the order of the tables. A template is seen if train has it.
@@ -108,6 +129,11 @@ def summarize(samples: Sequence[Sample], seed: int = 0) -> dict[str, Any]:
         "cut_off_percent": percent([100 * (sample.finish_reason == "length") for sample in samples]),
         "misreadings": misreading_counts(samples),
     }
+
+
+def first_rows(answer: str | None) -> str | None:
+    """The first ``SHOWN_ROWS`` rows of a canonical answer."""
+    return answer if answer is None else json.dumps(json.loads(answer)[:SHOWN_ROWS])
 
 
 def percent(values: Sequence[float]) -> float | None:
