@@ -1,4 +1,8 @@
-"""What is particular to evaluating the ECG recipe: its rows, its grader, its figures and their tables."""
+"""What is particular to evaluating the ECG recipe: its rows, its grader, its figures and their tables.
+
+A new figure goes into ``SCORES`` or ``LENGTHS`` of ``recipes.tasks.ecg.figures``. Runs are compared by some of these,
+``FIGURES`` below.
+"""
 
 import argparse
 from collections import Counter
