@@ -573,6 +573,24 @@ def test_what_stands_around_a_changed_copy_does_not_hide_it():
     assert score(question, reference, f"{BOILERPLATE} {changed} {BOILERPLATE}") < 0.4
 
 
+@pytest.mark.parametrize(
+    ("question", "reference", "wrong"),
+    [
+        ("What artery supplies the AV node, the left or the right coronary artery?",
+         "The AV node is usually supplied by the right coronary artery.",
+         "The AV node is usually supplied by the left coronary artery."),
+        ("Where is the electrode of V1?", "It is placed beside the right border of the sternum.",
+         "It is placed beside the left border of the sternum."),
+        ("Which wall moves less?", "The distal segments of the septum move less.",
+         "The proximal segments of the septum move less."),
+        ("How bad is the stenosis?", "The valve has a severe stenosis.", "The valve has a mild stenosis."),
+    ],
+)  # fmt: skip
+def test_opposite_words_in_a_copied_sentence_are_wrong(question, reference, wrong):
+    assert score(question, reference, reference) > 0.9
+    assert score(question, reference, wrong) < 0.2
+
+
 def test_a_word_with_a_number_in_it_is_no_unit():
     assert not is_measure("2s")
 

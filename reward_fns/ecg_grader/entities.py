@@ -2,17 +2,17 @@
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from rapidfuzz import fuzz, utils
 
 from reward_fns.ecg_grader.facts import Direction, Fact, Quantity
 from reward_fns.ecg_grader.match import is_word
-from reward_fns.ecg_grader.ontology import ontology
+from reward_fns.ecg_grader.opposites import opposite
 from reward_fns.ecg_grader.parameters import SAME_ENTITY
 from reward_fns.ecg_grader.quantities import agree
 from reward_fns.ecg_grader.reading import read
-from reward_fns.ecg_grader.text import Text, plain
+from reward_fns.ecg_grader.text import Text
 from reward_fns.ecg_grader.units import NUMBER
 
 _MARKER = re.compile(r"^\s*(?:\(?(?:\d{1,2}|[a-z])[.):]|[-*•‣◦])\s+", re.MULTILINE | re.IGNORECASE)
@@ -76,7 +76,7 @@ def similarity(entity: str, other: str) -> float:
     if any(fact.slot == NUMBER for fact in facts) and _digits(entity) != _digits(other):
         return 0.0  # dates
     words, other_words = (Text(text).words for text in (entity, other))
-    if _opposite({*words} - {*other_words}, {*other_words} - {*words}):
+    if opposite({*words} - {*other_words}, {*other_words} - {*words}):
         return 0.0
     if facts:
         words, other_words = _unknown(entity), _unknown(other)
@@ -111,25 +111,3 @@ def _same(fact: Fact, other: Fact) -> bool:
 
 def _digits(entity: str) -> list[str]:
     return re.findall(r"\d+", entity)
-
-
-def _opposite(words: Collection[str], others: Collection[str]) -> bool:
-    return any(_antonyms(word, other) for word in _plain(words) for other in _plain(others))
-
-
-def _plain(words: Collection[str]) -> Iterator[str]:
-    return (plain(word.lower()) for word in words)
-
-
-def _antonyms(word: str, other: str) -> bool:
-    """Stable and unstable, hyper- and hypotension, anterior and posterior."""
-    opposites = ontology()["opposites"]
-    if any({word, other} <= set(group) for group in opposites["words"]):
-        return True
-    shorter, longer = sorted((word, other), key=len)
-    if any(longer == f"{prefix}{shorter}" for prefix in opposites["prefixes"]):
-        return True
-    heads = [(head, group) for group in opposites["heads"] for head in group if word.startswith(head)]
-    return any(
-        other == f"{instead}{word.removeprefix(head)}" for head, group in heads for instead in group if instead != head
-    )

@@ -4,7 +4,7 @@
 stand around it, so it is what the answer says instead. An answer in words of its own has no such frame, and one that
 leaves words out or adds some puts nothing in the place of others. Numbers and units are compared elsewhere. A synonym
 that the ontology lacks looks the same, so one such word costs part of the score, but in a short sentence nearly all.
-Another concept of the same kind, and a "not" more or less, turn the sentence into its opposite.
+Another concept of the same kind, "left" for "right", and a "not" more or less turn the sentence into its opposite.
 """
 
 from collections.abc import Collection
@@ -17,6 +17,7 @@ from reward_fns.ecg_grader.contradictions import Contradiction
 from reward_fns.ecg_grader.facts import WORD, Direction, Fact, Term, affirmed
 from reward_fns.ecg_grader.match import is_kin, is_word
 from reward_fns.ecg_grader.ontology import ontology
+from reward_fns.ecg_grader.opposites import opposite
 from reward_fns.ecg_grader.parameters import (
     ENOUGH_REPLACED,
     FRAME,
@@ -70,7 +71,9 @@ def _replaced(said: list[str], wanted: list[str], known: set[str], length: int, 
         a, b, size = block
         missing = _telling(wanted[before], without=stems[after])
         other = _telling(said[after], without=wanted_stems[before])
-        if framed and not missing and not other and _denies(wanted[before]) != _denies(said[after]):
+        denial = not missing and not other and _denies(wanted[before]) != _denies(said[after])
+        short = max(len(wanted[before]), len(said[after])) <= LONGEST
+        if framed and (denial or apart and short and opposite(wanted[before], said[after])):
             changes.append(f"{' '.join(said[after]) or 'nothing'} for {' '.join(wanted[before]) or 'nothing'}")
             worst = max(worst, weight)
             continue
