@@ -22,7 +22,7 @@ from data_prep.common.errors import InputError, run_main
 from data_prep.common.parquet import write_parquet
 from data_prep.common.prompt_tokens import TokenCounter, WordCounter
 from data_prep.sql.gold import execute_all, gold_seconds, training_timeout
-from data_prep.sql.prompts import PromptBuilder, prompt_names, template_files
+from data_prep.sql.prompts import PromptBuilder, is_template_path, prompt_names, template_files
 from data_prep.sql.report import print_report, split_counts, teacher_counts
 from data_prep.sql.schema import open_database
 from data_prep.sql.source import (
@@ -81,14 +81,15 @@ def prepare(options: Options, console: Console) -> None:
     prompt_files = template_files(options.prompt)
     counter = TokenCounter(options.tokenizer) if options.tokenizer else WordCounter()
     open_database(options.db).close()
+    builder = PromptBuilder(options.prompt, options.db)
     if options.reward_db:
         open_database(options.reward_db).close()
     questions = read_splits(options.data_dir, console, options.teacher_labels)
     train = questions.get("train", [])
     if options.teacher_labels and not train:
         raise InputError(f"--teacher_labels is about train questions, but {options.data_dir} has no train split")
-    if options.prompt == "few_shot" and not train:
-        raise InputError(f"few_shot takes its examples from train, but {options.data_dir} has no train split")
+    if builder.takes_examples and not train:
+        raise InputError(f"{options.prompt} takes its examples from train, but {options.data_dir} has no train split")
 
     gold = {question.gold for split in questions.values() for question in split}
     answers, failures, seconds = execute_gold(gold, options.db, options.timeout_s)
@@ -98,17 +99,12 @@ def prepare(options: Options, console: Console) -> None:
     teacher_answers, teacher_failures = execute_teacher(train, options)
     taught = draw_taught(train, answers, teacher_answers, options)
     rewarded = draw_rewarded(train, answers, taught, options)
-    builder = PromptBuilder(options.prompt, options.db)
     examples = draw_examples([q for q in train if q.id in taught], options.seed)
 
     rows: dict[str, list[dict[str, Any]]] = {}
     counts = {}
     for split, split_questions in questions.items():
-        # An example is not shown to its own question: the prompt would hold the answer.
-        prompts = [
-            builder.messages(q.text, [e for e in examples if e["question"] != q.text][:FEW_SHOT_EXAMPLES])
-            for q in split_questions
-        ]
+        prompts = [make_prompt(builder, question, examples) for question in split_questions]
         seen = seen_in_train(split_questions, train)
         counts[split] = split_counts(split_questions, seen, answers, prompts, counter, options.max_prompt_length)
         for question, prompt, status in zip(split_questions, prompts, seen, strict=True):
@@ -261,6 +257,15 @@ def draw_examples(taught: list[Question], seed: int) -> list[dict[str, str]]:
     return [{"question": q.text, "answer": q.target} for q in chosen]
 
 
+def make_prompt(builder: PromptBuilder, question: Question, examples: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The chat messages that ask ``question``. ``examples`` are those of ``draw_examples``.
+
+    An example is not shown to its own question: the prompt would hold the answer.
+    """
+    others = [example for example in examples if example["question"] != question.text]
+    return builder.messages(question.text, others[:FEW_SHOT_EXAMPLES])
+
+
 def rl_row(
     question: Question,
     split: str,
@@ -311,7 +316,11 @@ def main(argv: list[str] | None = None) -> None:
         help="database that rewards are computed on, if not --db: build_ehr_db's with indexes. "
         "Every gold query must have the same answer on both",
     )
-    option("--prompt", default="compact_schema", help=f"prompt template: {', '.join(prompt_names())}")
+    option(
+        "--prompt",
+        default="compact_schema",
+        help=f"prompt template: {', '.join(prompt_names())}, or the path of a .jinja file",
+    )
     option("--tokenizer", help="Hugging Face tokenizer with a chat template, to count prompt tokens")
     option("--max_prompt_length", type=int, help="limit in tokens; prompts over it are counted, not dropped")
     option(
@@ -334,7 +343,10 @@ def main(argv: list[str] | None = None) -> None:
     )
     option("--seed", type=int, default=0, help="of the share's draw and the few-shot examples")
     option("--timeout_s", type=float, default=60.0, help="deadline of a gold query in seconds")
-    prepare(Options(**vars(parser.parse_args(argv))), Console(markup=False, soft_wrap=True))
+    args = parser.parse_args(argv)
+    if is_template_path(args.prompt):
+        args.prompt = str(Path(args.prompt).resolve())  # the manifest says what an evaluation will look for
+    prepare(Options(**vars(args)), Console(markup=False, soft_wrap=True))
 
 
 if __name__ == "__main__":

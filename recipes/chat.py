@@ -20,10 +20,11 @@ from rich.text import Text
 
 from data_prep.common.errors import InputError, run_main
 from recipes.chat_app.conversation import Conversation
-from recipes.chat_app.models import ChatModel, ChatOptions, find_model, forbid_network, last_stage
+from recipes.chat_app.models import ChatModel, ChatOptions, find_model, forbid_network
 from recipes.chat_app.text import Piece
 from recipes.pipeline.settings import load_environment
 from recipes.tasks.registry import TASKS, add_recipe_option
+from recipes.trained_models import last_stage
 
 HOST = "127.0.0.1"  # of the page: this machine only
 

@@ -7,11 +7,8 @@ after the other. What is particular to a recipe stands in ``recipes/tasks/<recip
 """
 
 import argparse
-import os
-import re
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +18,13 @@ from rich.console import Console
 from data_prep.common.errors import InputError, run_main
 from recipes import hardware
 from recipes.config import CONFIG_DIR
+from recipes.evaluation.folders import run_folders
 from recipes.evaluation.generation import TOO_LONG, GenerationOptions, Generator, Response
 from recipes.evaluation.results import write_results
 from recipes.evaluation.rows import Row, choose_rows
 from recipes.tasks.protocols import EvaluationPart
 from recipes.tasks.registry import TASKS, add_recipe_option
+from recipes.trained_models import exported_model
 
 Generate = Callable[[Sequence[list[dict[str, str]]]], list[Response]]
 
@@ -40,10 +39,10 @@ def evaluate(
     """
     check_options(args)
     args.dtype = args.dtype or hardware.rollout_dtype()
+    names, args.model_name = args.model_name, [exported_model(name) for name in args.model_name]
     recipe = TASKS[args.recipe].evaluation
     rows = choose_rows(recipe.load_rows(args), args.num_samples, args.seed)
-    places = args.output_dir if len(args.output_dir) > 1 else args.output_dir * len(args.model_name)
-    folders = [run_folder(place, model, args.run_name) for model, place in zip(args.model_name, places, strict=True)]
+    folders = run_folders(args.output_dir, names, args.model_name, args.run_name)
     generators = [make_generator(generation_options(args, model)) for model in args.model_name]
     for model, folder, generate in zip(args.model_name, folders, generators, strict=True):
         config = vars(args) | {"model_name": model, "output_dir": folder.parent.parent}
@@ -107,31 +106,6 @@ def check_options(args: argparse.Namespace) -> None:
                 raise InputError(f"--{option} is of --recipe {task.name}; leave it out with --recipe {args.recipe}")
 
 
-def run_folder(output_dir: Path, model_name: str, run_name: str | None) -> Path:
-    """``<output_dir>/<model>/<run>``, which does not exist yet, in a folder that can be written to.
-
-    ``<model>`` is the hub id, or the last two parts of the model folder's path, joined by ``__``.
-
-    Raises:
-        InputError: the run exists, its name is no plain name, or the folder cannot be written to.
-    """
-    run = run_name or f"run_{datetime.now():%Y%m%d_%H%M%S}"
-    if not re.fullmatch(r"\w[\w.-]*", run):
-        raise InputError(f"--run_name is {run!r}; use letters, digits, '_', '-' and '.'")
-    path = Path(model_name)
-    parts = path.resolve().parts[1:][-2:] if path.is_dir() else model_name.split("/")
-    folder = output_dir / "__".join(parts) / run
-    if folder.exists():
-        raise InputError(f"{folder} exists already; choose another --run_name or remove it")
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write to {output_dir}: {error.strerror}; choose another --output_dir") from error
-    if not os.access(output_dir, os.W_OK):
-        raise InputError(f"cannot write to {output_dir}: permission denied; choose another --output_dir")
-    return folder
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line of ``evaluate``."""
     parser = argparse.ArgumentParser(
@@ -150,14 +124,16 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--db_path", type=Path, help="EHRSQL: database, if not the one that the parquet file names")
     parser.add_argument("--num_samples", type=int, help="evaluate on that many questions, drawn at random, not on all")
     parser.add_argument(
-        "--prompt", help="EHRSQL: template in configs/prompts/ehrsql for data.json, if not question_only"
+        "--prompt",
+        help="EHRSQL: template in configs/prompts/ehrsql, or a .jinja file, for data.json; if not that of the model's "
+        "training, or else full_schema",
     )
     parser.add_argument(
         "--output_dir", type=Path, nargs="+", default=[Path("results")],
         help="where <model>/<run> is made: one folder for all models, or one for each",
     )  # fmt: skip
     parser.add_argument("--run_name", help="name of the run's folder, if not run_<timestamp>")
-    parser.add_argument("--max_response_length", type=int, default=1024, help="in tokens")
+    parser.add_argument("--max_response_length", "--max_length", type=int, default=1024, help="in tokens")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     parser.add_argument(
         "--further_answers", type=int, metavar="K",

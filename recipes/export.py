@@ -7,7 +7,8 @@ latest checkpoint of a GRPO or SFT run, merges its FSDP shards (and a LoRA adapt
 * the exported model gives the log-probabilities of the policy, which is loaded straight from the checkpoint's
   shards, on validation prompts and their continuations.
 
-The folder appears under its name only when both hold; ``export.json`` in it holds the figures.
+The folder appears under its name only when both hold; ``export.json`` in it holds the figures, and which prompt the
+data were prepared with (``manifest.json`` beside the prompts says that).
 """
 
 import argparse
@@ -25,6 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_prep.common.atomic import atomic_output
 from data_prep.common.errors import InputError, run_main
+from data_prep.common.json_file import read_json
 from data_prep.common.prompt_tokens import prompt_tokens
 from recipes.models import EXPORT_FIGURES
 
@@ -172,6 +174,12 @@ def verify(checkpoint: Path, start_model: str, exported_dir: Path, prompts: Path
     return figures
 
 
+def prompt_of(data: Path) -> str | None:
+    """The name or the path of the prompt that the parquet files in ``data`` were prepared with; None if not known."""
+    manifest = data / "manifest.json"
+    return read_json(manifest).get("options", {}).get("prompt") if manifest.is_file() else None
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint_dir", type=Path, required=True, help="trainer.default_local_dir of the run")
@@ -186,6 +194,7 @@ def main(argv: list[str] | None = None) -> None:
     with atomic_output(args.out_dir, EXPORT_FIGURES) as folder:
         merge(checkpoint, args.start_model, folder)
         figures = verify(checkpoint, args.start_model, folder, args.prompts)
+        figures["prompt"] = prompt_of(args.prompts.parent)
         (folder / EXPORT_FIGURES).write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
     changed = f"{figures['tensors_changed']} of {figures['tensors']} tensors changed"

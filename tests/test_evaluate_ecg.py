@@ -95,7 +95,7 @@ def figure(results, name, group=ALL):
 
 
 def test_the_folder_has_the_same_scheme_as_ehrsql(finished):
-    assert finished.parts[-3:] == ("results", "org__model", "first")
+    assert finished.parts[-3:] == ("results", "model", "first")
     assert sorted(path.name for path in finished.iterdir()) == ["evaluation.log", "results.json"]
 
 

@@ -115,7 +115,7 @@ def test_the_dtype_is_that_of_training_unless_given_and_is_noted(
 
 def test_a_whole_evaluation(tmp_path, dataset, capsys):
     folder = run(tmp_path, dataset, "--run_name", "before")
-    assert folder == tmp_path / "results" / "org__model" / "before"
+    assert folder == tmp_path / "results" / "model" / "before"
     assert sorted(path.name for path in folder.parent.iterdir()) == ["before"]
     results = json.loads((folder / "results.json").read_text())
     assert results["config"]["model_name"] == "org/model"
@@ -175,7 +175,7 @@ def test_folders_are_named_after_model_and_time(tmp_path, dataset):
     model = tmp_path / "outputs" / "grpo"
     model.mkdir(parents=True)
     folder = run(tmp_path, dataset, model=str(model))
-    assert folder.parent.name == "outputs__grpo"
+    assert folder.parent.name == "grpo"
     assert folder.name.startswith("run_2")
     named = run(tmp_path, dataset, "--run_name", "x")
     before = (named / "results.json").read_bytes()
@@ -277,6 +277,11 @@ def test_num_samples_are_drawn_in_the_order_of_the_file(tmp_path, dataset, rows)
     assert [sample["id"] for sample in results["samples"]] == [row["extra_info"]["id"] for row in chosen]
 
 
+@pytest.mark.parametrize("number", [None, 7, 8, 10_000])
+def test_as_many_samples_as_there_are_questions_or_more_are_all(rows, number):
+    assert choose_rows(rows, number, seed=0) == rows
+
+
 def write_split(folder, labels):
     folder.mkdir(parents=True)
     data = [{"id": question, "question": question} for question in labels]
@@ -320,8 +325,8 @@ def test_data_json_needs_a_database_and_its_own_name(tmp_path, db):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--num_samples", "0"], "give 1 to 7"),
-        (["--num_samples", "8"], "give 1 to 7"),
+        (["--num_samples", "0"], "give 1 or more"),
+        (["--num_samples", "-1"], "give 1 or more"),
         (["--max_response_length", "0"], "at least 1 token"),
         (["--temperature", "-1"], "greedy"),
         (["--seed", "-1"], "--seed is -1"),
@@ -344,13 +349,13 @@ def test_several_models_each_in_a_folder_of_its_own(tmp_path, dataset):
         return fixed_responses(options)
 
     folders = evaluate(parser().parse_args([*arguments, str(tmp_path / "x"), str(tmp_path / "y")]), make)
-    assert [folder.parent for folder in folders] == [tmp_path / "x" / "a__one", tmp_path / "y" / "a__two"]
+    assert [folder.parent for folder in folders] == [tmp_path / "x" / "one", tmp_path / "y" / "two"]
     assert asked == ["a/one", "a/two"]
     configs = [json.loads((folder / "results.json").read_text())["config"] for folder in folders]
     assert [config["model_name"] for config in configs] == ["a/one", "a/two"]
     assert configs[1]["output_dir"] == str(tmp_path / "y")
     one_place = evaluate(parser().parse_args([*arguments, str(tmp_path / "z")]), make)
-    assert [folder.parent.name for folder in one_place] == ["a__one", "a__two"]
+    assert [folder.parent.name for folder in one_place] == ["one", "two"]
     with pytest.raises(InputError, match="names 3 folders for 2 models"):
         evaluate(parser().parse_args([*arguments, "x", "y", "z"]), make)
     with pytest.raises(InputError, match="names a model twice"):

@@ -13,8 +13,7 @@ from data_prep.common.prompt_tokens import prompt_tokens
 from recipes import hardware
 from recipes.evaluation.generation import GenerationOptions, Generator
 from recipes.models import EXPORT_FIGURES
-
-STAGES = ("sft", "grpo")  # of a recipe, in order; each in models/<stage> of its output folder
+from recipes.trained_models import STAGES, has_model
 
 
 @dataclass(frozen=True)
@@ -23,18 +22,6 @@ class ChatOptions:
 
     max_response_length: int = 512
     temperature: float = 0.0
-
-
-def last_stage(output_dir: Path) -> str:
-    """The last stage of the recipe that has left a model in ``output_dir``.
-
-    Raises:
-        InputError: there is none.
-    """
-    trained = [stage for stage in STAGES if _has_model(output_dir / "models" / stage)]
-    if not trained:
-        raise InputError(f"no trained model in {output_dir / 'models'}; train one, or name models with --models")
-    return trained[-1]
 
 
 def find_model(name: str, output_dir: Path) -> str:
@@ -48,13 +35,9 @@ def find_model(name: str, output_dir: Path) -> str:
     if name not in STAGES:
         return name
     folder = output_dir / "models" / name
-    if not _has_model(folder):
+    if not has_model(folder):
         raise InputError(f"no model in {folder}; train it, or name another with --models")
     return str(folder)
-
-
-def _has_model(folder: Path) -> bool:
-    return (folder / "config.json").is_file()
 
 
 def _start_model(models: Path) -> str:

@@ -62,12 +62,12 @@ def missing_fields(row: Row, fields: dict[str, type]) -> str | None:
 
 
 def choose_rows(rows: list[Row], number: int | None, seed: int) -> list[Row]:
-    """``number`` of the rows drawn at random, in the order of the file; all of them where ``number`` is None.
+    """``number`` of the rows drawn at random, in the order of the file; all where there are no more, or it is None.
 
     Drawn, because neighbours in a file are alike.
     """
-    if number is None:
+    if number is not None and number < 1:
+        raise InputError(f"--num_samples is {number}; give 1 or more, or leave it out for all questions")
+    if number is None or number >= len(rows):
         return rows
-    if not 1 <= number <= len(rows):
-        raise InputError(f"--num_samples is {number}; give 1 to {len(rows)}, the number of questions")
     return [rows[index] for index in sorted(random.Random(seed).sample(range(len(rows)), number))]

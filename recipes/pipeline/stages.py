@@ -18,6 +18,7 @@ from data_prep.common.atomic import atomic_output
 from data_prep.common.errors import InputError
 
 MARKER = "latest_checkpointed_iteration.txt"  # verl writes this file beside its checkpoints
+STAMPS = "stages"  # the folder, in that of a run, that says which stages are finished
 # Settings of a training run that may change when verl resumes it: how long to train, and what to write meanwhile.
 LENGTH = ("trainer.total_", "trainer.save_freq", "trainer.test_freq", "trainer.val_", "trainer.logger")
 LENGTH_OF_RECIPE = (".steps", ".epochs", ".save_freq", ".test_freq")
@@ -37,7 +38,7 @@ class Stages:
 
     def __init__(self, folder: Path, execute: Execute, skip: Callable[[str], None]):
         self.folder = folder
-        self._stamps = folder / "stages"
+        self._stamps = folder / STAMPS
         self._execute = execute
         self._skip = skip
         self._upstream = ""  # the key of what came before

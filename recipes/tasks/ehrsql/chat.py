@@ -42,9 +42,9 @@ class EhrsqlTask:
     dialogue = False
 
     def __init__(self, prompt: str, db_path: Path):
-        if prompt == "few_shot":
-            raise InputError("the few_shot prompt takes its examples from train; choose another --prompt for a chat")
         self._builder = PromptBuilder(prompt, db_path)
+        if self._builder.takes_examples:
+            raise InputError(f"the prompt {prompt} takes its examples from train; choose another --prompt for a chat")
         self._db_path = db_path
         open_database(db_path).close()
 

@@ -15,8 +15,9 @@ from recipes.evaluation.rows import Row
 from recipes.tasks.ehrsql.canaries import canaries
 from recipes.tasks.ehrsql.confidence import confidence
 from recipes.tasks.ehrsql.figures import GROUPS, FurtherAnswer, Sample, first_rows, graded, summarize
+from recipes.tasks.ehrsql.left_out import DEFAULT_PROMPT, database_of, prompt_of, warn_of_bare_questions
 from recipes.tasks.ehrsql.misreadings import given_by_misreadings, misreading_counts
-from recipes.tasks.ehrsql.rows import DEFAULT_PROMPT, read_rows
+from recipes.tasks.ehrsql.rows import read_rows
 from reward_fns.ehrsql import compute_score, grade, query_timeout
 from reward_fns.sql.answers import GOLD_FAILED
 from reward_fns.sql.reliability import reliability_score
@@ -43,8 +44,16 @@ def identity(sample: Sample) -> tuple:
 
 
 def load_rows(args: argparse.Namespace) -> list[Row]:
-    """The rows of ``--dataset_path``; see ``recipes.tasks.ehrsql.rows``."""
-    return read_rows(args.dataset_path, args.db_path, args.prompt or DEFAULT_PROMPT)
+    """The rows of ``--dataset_path``; see ``recipes.tasks.ehrsql.rows``.
+
+    For a ``data.json``, fills in ``--db_path`` and ``--prompt``, so that the results name them.
+    """
+    if args.dataset_path.suffix == ".json" and args.dataset_path.is_file():
+        args.db_path = args.db_path or database_of(args.dataset_path)
+        args.prompt = args.prompt or prompt_of(args.model_name)
+    rows = read_rows(args.dataset_path, args.db_path, args.prompt or DEFAULT_PROMPT)
+    warn_of_bare_questions(rows, args.model_name)
+    return rows
 
 
 def grade_responses(rows: Sequence[Row], responses: Sequence[Response]) -> list[Sample]:

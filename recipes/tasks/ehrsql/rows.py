@@ -6,15 +6,15 @@ from pathlib import Path
 from rich.console import Console
 
 from data_prep.common.errors import InputError
-from data_prep.ehrsql import execute_gold, rl_row
+from data_prep.ehrsql import Options, draw_examples, execute_gold, make_prompt, rl_row
 from data_prep.sql.gold import training_timeout
 from data_prep.sql.prompts import PromptBuilder
 from data_prep.sql.schema import open_database
-from data_prep.sql.source import read_split, seen_in_train
+from data_prep.sql.source import Question, read_split, seen_in_train
 from recipes.evaluation.rows import Row, missing_fields, read_parquet
+from reward_fns.sql.answers import GOLD_FAILED
 
 PROGRAM = "python -m data_prep.ehrsql"
-DEFAULT_PROMPT = "question_only"
 QUESTION_FIELDS = {
     "id": str,
     "question": str,
@@ -31,7 +31,7 @@ def read_rows(dataset_path: Path, db_path: Path | None, prompt: str) -> list[Row
 
     ``db_path`` replaces the database that a parquet row names: its gold query is executed on it, since the row holds
     the other one's answer. ``data.json`` needs it, and its gold queries (from ``label.json`` beside it) are executed
-    here. ``prompt`` is the prompt template for ``data.json``.
+    here. ``prompt`` is the prompt for ``data.json``, by name or path; examples in it are of the train split beside it.
 
     Raises:
         InputError: the file is missing, of another kind or shape, or empty; a database is missing or unreadable; all
@@ -96,17 +96,26 @@ def _json_rows(path: Path, db_path: Path | None, prompt: str) -> list[Row]:
         raise InputError(f"{path}: a JSON dataset is EHRSQL's data.json with label.json beside it")
     if db_path is None:
         raise InputError(f"{path} names no database; give --db_path")
-    if prompt == "few_shot":
-        raise InputError("the few_shot prompt takes examples from train; prepare a parquet file with data_prep.ehrsql")
     builder = PromptBuilder(prompt, db_path)
     open_database(db_path).close()
     folder = path.resolve().parent
     questions = read_split(folder)
     train_folder = folder.parent / "train"
     train = read_split(train_folder) if train_folder.is_dir() else []
+    if builder.takes_examples and not train:
+        raise InputError(
+            f"the prompt {prompt} takes examples from train, but there is no {train_folder}; choose another"
+        )
+    examples = _examples(train, db_path) if builder.takes_examples else []
     answers, _, seconds = execute_gold((question.gold for question in questions), db_path)
     rows = []
     for question, seen in zip(questions, seen_in_train(questions, train), strict=True):
-        prompt, timeout_s = builder.messages(question.text), training_timeout(seconds.get(question.gold, 0))
-        rows.append(rl_row(question, folder.name, prompt, answers[question.gold], seen, db_path, True, timeout_s))
+        messages, timeout_s = make_prompt(builder, question, examples), training_timeout(seconds.get(question.gold, 0))
+        rows.append(rl_row(question, folder.name, messages, answers[question.gold], seen, db_path, True, timeout_s))
     return rows
+
+
+def _examples(train: Sequence[Question], db_path: Path) -> list[dict[str, str]]:
+    """Those that ``data_prep.ehrsql`` draws where all gold is given, with its default seed."""
+    answers, _, _ = execute_gold((question.gold for question in train), db_path)
+    return draw_examples([question for question in train if answers[question.gold] != GOLD_FAILED], Options.seed)
