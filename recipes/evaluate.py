@@ -18,6 +18,7 @@ from rich.console import Console
 from data_prep.common.errors import InputError, run_main
 from recipes import hardware
 from recipes.config import CONFIG_DIR
+from recipes.evaluation.data_parallel import gpus_of_engines
 from recipes.evaluation.folders import run_folders
 from recipes.evaluation.generation import TOO_LONG, GenerationOptions, Generator, Response
 from recipes.evaluation.results import write_results
@@ -60,6 +61,8 @@ def generation_options(args: argparse.Namespace, model: str) -> GenerationOption
         seed=args.seed,
         dtype=args.dtype,
         gpu_memory_utilization=args.gpu_memory_utilization,
+        tensor_parallel_size=args.tensor_parallel_size,
+        data_parallel_size=args.data_parallel_size,
     )
 
 
@@ -95,6 +98,7 @@ def check_options(args: argparse.Namespace) -> None:
         raise InputError(f"--further_temperature is {args.further_temperature:g}; give a number above 0")
     if not 0 < args.gpu_memory_utilization <= 1:
         raise InputError(f"--gpu_memory_utilization is {args.gpu_memory_utilization:g}; give a share in (0, 1]")
+    gpus_of_engines(args.tensor_parallel_size, args.data_parallel_size)
     if len(args.output_dir) not in (1, len(args.model_name)):
         count = f"{len(args.output_dir)} folders for {len(args.model_name)} models"
         raise InputError(f"--output_dir names {count}; name one for all, or one for each")
@@ -144,6 +148,8 @@ def parser() -> argparse.ArgumentParser:
         "--dtype", choices=("bfloat16", "float32"), help="if not that of training: float32 on a CPU, bfloat16 on a GPU"
     )
     parser.add_argument("--gpu_memory_utilization", type=float, default=0.9, help="share of the GPU that vLLM takes")
+    parser.add_argument("--tensor_parallel_size", type=int, default=1, help="GPUs that share one copy of the model")
+    parser.add_argument("--data_parallel_size", type=int, default=1, help="engines that share the questions")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of questions, of sampling and the intervals")
     return parser
 

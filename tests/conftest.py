@@ -24,6 +24,7 @@ SLOW = {
     "test_chat_ui",
     "test_compare_page",
     "test_configs",
+    "test_data_parallel",
     "test_ecg_adversary",
     "test_ecg_grader",
     "test_ecg_teacher",

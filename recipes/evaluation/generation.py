@@ -6,11 +6,13 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.common.errors import InputError
 from data_prep.common.prompt_tokens import load_tokenizer, prompt_tokens
+from recipes.evaluation.data_parallel import gpus_of_engines, in_processes
 from recipes.evaluation.token_confidence import TOP_LOGPROBS, TokenConfidence, token_confidence
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ class GenerationOptions:
     """``dtype`` of ``hardware.rollout_dtype`` is that of training. ``temperature`` 0 is greedy.
 
     ``samples`` is the number of responses to a prompt. Each has ``further`` more answers, drawn at
-    ``further_temperature``.
+    ``further_temperature``. ``data_parallel_size`` engines share the prompts, on ``tensor_parallel_size`` GPUs each.
     """
 
     model_name: str
@@ -51,6 +53,8 @@ class GenerationOptions:
     seed: int = 0
     dtype: str = "float32"
     gpu_memory_utilization: float = 0.9
+    tensor_parallel_size: int = 1
+    data_parallel_size: int = 1
 
 
 class Generator:
@@ -103,12 +107,23 @@ class Generator:
             if not fitting:
                 raise InputError(f"{problem}; {remedy}")
             print(f"warning: {problem}, and count as answered wrongly; {remedy}", file=sys.stderr)
-        responses = iter(self._respond(fitting, min(room, longest + self.options.max_response_length)))
+        responses = iter(self._respond_together(fitting, min(room, longest + self.options.max_response_length)))
         return [
             next(responses) if len(ids) < room else Response("", 0, TOO_LONG)
             for ids in token_ids
             for _ in range(self.options.samples)
         ]
+
+    def _respond_together(self, token_ids: list[list[int]], max_model_len: int) -> list[Response]:
+        gpus = gpus_of_engines(self.options.tensor_parallel_size, self.options.data_parallel_size)
+        if len(gpus) == 1:
+            return self._respond(token_ids, max_model_len)
+        return in_processes(partial(self._respond_as, max_model_len), token_ids, gpus)
+
+    def _respond_as(self, max_model_len: int, number: int, token_ids: list[list[int]]) -> list[Response]:
+        """What the process ``number`` does with its own copy of this: engines of one seed would share their noise."""
+        self.options = replace(self.options, seed=self.options.seed + number)
+        return self._respond(token_ids, max_model_len)
 
     def _respond(self, token_ids: list[list[int]], max_model_len: int) -> list[Response]:
         """``samples`` responses a prompt; prompt and response together have at most ``max_model_len`` tokens."""
@@ -123,7 +138,10 @@ class Generator:
             os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
             hardware = {"enforce_eager": True}
         else:
-            hardware = {"gpu_memory_utilization": self.options.gpu_memory_utilization}
+            hardware = {
+                "gpu_memory_utilization": self.options.gpu_memory_utilization,
+                "tensor_parallel_size": self.options.tensor_parallel_size,
+            }
         engine = LLM(
             model=self.options.model_name,
             dtype=self.options.dtype,
