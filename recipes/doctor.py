@@ -154,9 +154,15 @@ def check_model(preset: str) -> Check:
         presets = [file.relative_to(folder).with_suffix("") for file in sorted(folder.rglob("*.yaml"))]
         names = " ".join(str(name) for name in presets if name.name != "gpu_model")
         return Check("model", f"no preset {preset}", "fail", f"set PRESET to one of: {names}")
-    model = preset_model(path)
+    return check_start_model(preset_model(path))
+
+
+def check_start_model(model: str) -> Check:
+    """A model made here, a folder or a hub id."""
     if "/" not in model:
         return Check("model", f"{model} (made by the recipe)")
+    if Path(model).is_dir():
+        return Check("model", model)
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     if (home / "hub" / f"models--{model.replace('/', '--')}").is_dir():
         return Check("model", f"{model}, in {home}")
@@ -213,8 +219,11 @@ def check_other_runs(commands: Iterable[tuple[int, list[str]]]) -> Check:
     return Check("other runs", "none")
 
 
-def run_checks(output_dir: Path, recipe: str | None = None) -> list[Check]:
-    """All checks that apply to this machine, and to the data of ``recipe`` or, where it is None, of all recipes."""
+def run_checks(output_dir: Path, recipe: str | None = None, model: str | None = None) -> list[Check]:
+    """All checks that apply to this machine, and to the data of ``recipe`` or, where it is None, of all recipes.
+
+    ``model``: the start model, where it is not that of the preset in ``PRESET``.
+    """
     memory, limit = psutil.virtual_memory(), container_limit()
     gpus = hardware.find_gpus()
     on_gpu = (os.environ.get("HARDWARE") or ("gpu" if gpus else "cpu")) == "gpu"
@@ -231,7 +240,7 @@ def run_checks(output_dir: Path, recipe: str | None = None) -> list[Check]:
         *checks,
         check_disk(output_dir, needed_gb=2 if installed("verl") else 10),
         *(TASKS[name].checks.check_data(os.environ) for name in ([recipe] if recipe else TASKS)),
-        check_model(os.environ.get("PRESET") or "tiny"),
+        check_start_model(model) if model else check_model(os.environ.get("PRESET") or "tiny"),
         check_shared_memory(),
         check_open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
         check_ray(hardware.ray_address()),

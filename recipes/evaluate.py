@@ -3,26 +3,28 @@
 ``evaluate --recipe R --model_name M --dataset_path test.parquet`` generates one response a question with vLLM, grades
 it, prints the figures and writes ``<output_dir>/<model>/run_<timestamp>/``: ``results.json`` (``summary``, ``config``
 and every sample under ``samples``) and ``evaluation.log`` (the same for reading). Several models are evaluated one
-after the other. What is particular to a recipe stands in ``recipes/tasks/<recipe>``.
+after the other. ``recipes/defaults.py`` says what ``evaluate`` alone does. What is particular to a recipe stands in
+``recipes/tasks/<recipe>``.
 """
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dotenv import load_dotenv
 from rich.console import Console
 
 from data_prep.common.errors import InputError, run_main
 from recipes import hardware
-from recipes.config import CONFIG_DIR
+from recipes.defaults import fill_evaluation
 from recipes.evaluation.data_parallel import gpus_of_engines
 from recipes.evaluation.folders import run_folders
 from recipes.evaluation.generation import TOO_LONG, GenerationOptions, Generator, Response
 from recipes.evaluation.results import write_results
 from recipes.evaluation.rows import Row, choose_rows
+from recipes.pipeline.settings import load_environment
 from recipes.tasks.protocols import EvaluationPart
 from recipes.tasks.registry import TASKS, add_recipe_option
 from recipes.trained_models import exported_model
@@ -118,14 +120,19 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add_recipe_option(parser, "whose questions and grader")
-    parser.add_argument("--model_name", nargs="+", required=True, help="Hugging Face folders or hub ids")
     parser.add_argument(
-        "--dataset_path",
-        type=Path,
-        required=True,
-        help="parquet file of data_prep.ehrsql or data_prep.ecg_expert_qa, or EHRSQL's data.json",
-    )
-    parser.add_argument("--db_path", type=Path, help="EHRSQL: database, if not the one that the parquet file names")
+        "--model_name", nargs="+",
+        help="Hugging Face folders, hub ids or runs' output folders, if not DEFAULT_MODEL_NAME or else the newest run",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dataset_path", type=Path,
+        help="parquet file of data_prep.ehrsql or data_prep.ecg_expert_qa, or EHRSQL's data.json, if not "
+        "DEFAULT_DATASET_PATH or else the test set of the run",
+    )  # fmt: skip
+    parser.add_argument(
+        "--db_path", type=Path,
+        help="EHRSQL: database, if not the one that the parquet file names, or that lies beside a data.json's split",
+    )  # fmt: skip
     parser.add_argument("--num_samples", type=int, help="evaluate on that many questions, drawn at random, not on all")
     parser.add_argument(
         "--prompt",
@@ -133,8 +140,9 @@ def parser() -> argparse.ArgumentParser:
         "training, or else full_schema",
     )
     parser.add_argument(
-        "--output_dir", type=Path, nargs="+", default=[Path("results")],
-        help="where <model>/<run> is made: one folder for all models, or one for each",
+        "--output_dir", type=Path, nargs="+",
+        help="where <model>/<run> is made: one folder for all models, or one for each; if not DEFAULT_OUTPUT_DIR or "
+        "else results",
     )  # fmt: skip
     parser.add_argument("--run_name", help="name of the run's folder, if not run_<timestamp>")
     parser.add_argument("--max_response_length", "--max_length", type=int, default=1024, help="in tokens")
@@ -156,7 +164,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    load_dotenv(CONFIG_DIR.parent / ".env")
+    load_environment(os.environ)
+    fill_evaluation(args, os.environ)
     for folder in evaluate(args):
         print(f"Wrote {folder}/results.json and {folder}/evaluation.log")
 

@@ -82,9 +82,14 @@ def command(name: str, overrides: list[str], check: bool = True) -> tuple[list[s
     return [sys.executable, "-m", "recipes.trainer.main_ppo", *arguments, *defaults, *overrides], env
 
 
-def _check(config: DictConfig, gpus: list[hardware.Gpu]) -> None:
+def check_device(config: DictConfig, gpus: list[hardware.Gpu]) -> None:
+    """Raise an ``InputError`` where ``config`` asks for a GPU, and there is none here or in a cluster."""
     if config.trainer.device == "cuda" and not gpus and not hardware.ray_address():
         raise InputError("the config asks for a GPU, but nvidia-smi finds none; use hardware=cpu or sft_hardware=cpu")
+
+
+def _check(config: DictConfig, gpus: list[hardware.Gpu]) -> None:
+    check_device(config, gpus)
     if "monitor" in config:
         check_alarms(OmegaConf.to_container(config.monitor.alarms))
     for key in ("train_files", "val_files"):

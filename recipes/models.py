@@ -148,21 +148,27 @@ def prepare(model: str, out_dir: Path, corpus: list[Path], seed: int = 0, recipe
     Raises:
         InputError: the name is neither a made-here model, nor a model folder, nor of the form of a hub id.
     """
+    check_name(model)
+    if model not in MADE_HERE:
+        return model
+    with atomic_output(out_dir, MARKER) as folder:
+        if model == "tiny":
+            make_tiny(corpus_texts(corpus), folder, seed, recipe)
+        else:
+            make_smollm2(folder)
+        (folder / MARKER).write_text(json.dumps({"model": model, "seed": seed, "recipe": recipe}) + "\n")
+    return str(out_dir)
+
+
+def check_name(model: str) -> None:
+    """Raise an ``InputError`` where ``model`` is not of the kinds that ``prepare`` takes."""
     if model in MADE_HERE:
-        with atomic_output(out_dir, MARKER) as folder:
-            if model == "tiny":
-                make_tiny(corpus_texts(corpus), folder, seed, recipe)
-            else:
-                make_smollm2(folder)
-            (folder / MARKER).write_text(json.dumps({"model": model, "seed": seed, "recipe": recipe}) + "\n")
-        return str(out_dir)
+        return
     if Path(model).is_dir():
         if not (Path(model) / "config.json").is_file():
             raise InputError(f"no model in {model}: config.json is missing; name a Hugging Face model folder")
-        return model
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+    elif not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
         raise InputError(f"no such model: {model}; use tiny, smollm2_135m, a hub id (Qwen/Qwen2.5-3B) or a folder")
-    return model
 
 
 def main(argv: list[str] | None = None) -> None:

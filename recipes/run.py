@@ -64,8 +64,7 @@ def session(recipe: Recipe, console: RunConsole) -> Iterator[Stages]:
     Raises:
         InputError: the recipe cannot run here, or another run is using the folder.
     """
-    os.environ["PRESET"] = f"{recipe.task.preset_folder}{recipe.preset}"  # the doctor looks for its model
-    checks = doctor.run_checks(recipe.folder, recipe.task.name)
+    checks = doctor.run_checks(recipe.folder, recipe.task.name, recipe.block.model)
     if failed := [f"{check.name}: {check.found}; {check.remedy}" for check in checks if check.status == "fail"]:
         raise InputError("the recipe can't run here: " + " | ".join(failed))
     with locked(recipe.folder) as lock:
@@ -78,7 +77,7 @@ def header_rows(recipe: Recipe, checks: Sequence[doctor.Check]) -> dict[str, str
     found = {check.name: check.found for check in checks}
     rows = {
         "model": str(recipe.block.model),
-        "data": recipe.task.checks.check_data(os.environ).found,
+        "data": str(recipe.prepared or recipe.task.checks.check_data(os.environ).found),
         "hardware": f"{found['hardware']}, {found['CPU cores']} cores, {found['memory']}",
         "folder": str(recipe.folder),
     }
@@ -197,8 +196,8 @@ def next_commands(recipe: Recipe) -> dict[str, str]:
     return {what: shlex.join(command) for what, command in commands.items()}
 
 
-def show_programs(recipe: Recipe) -> None:
-    """Print the programs of all stages, ready to copy; of verl's trainers, their own command lines."""
+def show_programs(run_stages: Callable[[Stages], None]) -> None:
+    """Print the programs of the stages, ready to copy; of verl's trainers, their own command lines."""
 
     def show(name: str, program: Sequence[str]) -> None:
         print(f"# {name}")
@@ -211,7 +210,7 @@ def show_programs(recipe: Recipe) -> None:
         print(shlex.join(["env", *added, "python", *trainer[1:]]))
 
     before = dict(os.environ)
-    (recipe.run_sft if recipe.sft_only else recipe.run)(DryRun(show))
+    run_stages(DryRun(show))
 
 
 class Parser(argparse.ArgumentParser):
@@ -246,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     recipe = TASKS[args.recipe].pipeline(os.environ, overrides, args.sft_only)
     recipe.check()
     if args.dry_run:
-        show_programs(recipe)
+        show_programs(recipe.run_sft if recipe.sft_only else recipe.run)
         return
     with interruptible(recipe.folder):
         run(recipe, RunConsole(args.verbose))

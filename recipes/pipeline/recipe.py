@@ -28,6 +28,9 @@ def setting(key: str, value: object) -> str:
 class Recipe(ABC):
     """A run of a recipe, as the environment and the overrides describe it.
 
+    ``sft_only``: SFT is the last training. ``grpo_only``: no SFT, GRPO has all training questions. ``prepared`` may be
+    set to a folder of parquet files that takes the place of the recipe's own data.
+
     Raises:
         InputError: a setting is bad. Nothing has been written then.
     """
@@ -36,16 +39,25 @@ class Recipe(ABC):
     choices: ClassVar[tuple[str, ...]] = CHOICES
     start_label: ClassVar[str]  # of the evaluation before GRPO
 
-    def __init__(self, environ: MutableMapping[str, str], overrides: Sequence[str], sft_only: bool = False):
+    def __init__(
+        self,
+        environ: MutableMapping[str, str],
+        overrides: Sequence[str],
+        sft_only: bool = False,
+        grpo_only: bool = False,
+    ):
         self.environ = environ
         self.sft_only = sft_only
+        self.grpo_only = grpo_only
+        self.prepared: Path | None = None
         self.given = list(overrides)
         self.overrides: Overrides = sort_overrides(overrides, self.choices)
         self.seed = whole_number(environ, "SEED", 0, "a whole number of at most nine digits") or 0
         self.num_samples = whole_number(environ, "NUM_SAMPLES", 1, "a number of test questions, or nothing for all")
         preset = self.overrides.choices.get("preset") or environ.get("PRESET") or self.default_preset()
         self.preset = preset.removeprefix(self.task.preset_folder)
-        self.folder = output_folder(environ.get("OUTPUT_DIR") or f"outputs/{self.task.name}_{self.preset}")
+        outputs = environ.get("DEFAULT_OUTPUT_DIR") or "outputs"
+        self.folder = output_folder(environ.get("OUTPUT_DIR") or f"{outputs}/{self.task.name}_{self.preset}")
         self.parquet, self.models, self.results = (self.folder / part for part in ("data/parquet", "models", "results"))
         self.start_model = ""
 
@@ -55,6 +67,15 @@ class Recipe(ABC):
     @abstractmethod
     def prepare_data(self, stages: Stages) -> None:
         """From raw data to parquet files and a start model."""
+
+    @classmethod
+    def raw_data(cls, path: Path, db_path: Path | None) -> dict[str, str] | None:
+        """The variables of a run on raw data at ``path``; None where there are none of a kind that ``train`` takes.
+
+        Raises:
+            InputError: the data or their database are incomplete.
+        """
+        return None
 
     # --- settings -----------------------------------------------------------------------------------------------------
 
@@ -109,7 +130,7 @@ class Recipe(ABC):
                 raise InputError(f"cannot use the override {text}: the presets have no {key}; configs/preset lists all")
 
     def trains_sft(self) -> bool:
-        return OmegaConf.select(self.block, "sft.enabled", default=True)
+        return not self.grpo_only and OmegaConf.select(self.block, "sft.enabled", default=True)
 
     # --- stages -------------------------------------------------------------------------------------------------------
 
@@ -127,25 +148,52 @@ class Recipe(ABC):
         self.prepare_data(stages)
         if not stages.dry_run:
             self.check_test_set()
+        self._train(stages)
+        self.evaluate(stages, "evaluate", self.evaluated_models())
+
+    def train(self, stages: Stages) -> None:
+        """The same without evaluations, on the ``prepared`` data where they are given."""
+        if self.prepared:
+            self._take(stages, self.prepared)
+        else:
+            self.prepare_data(stages)
+        self._train(stages)
+
+    def _train(self, stages: Stages) -> None:
         if self.trains_sft():
             self.start_model = str(self.train_sft(stages))
         self.train_grpo(stages)
-        self.evaluate(stages, "evaluate", self.evaluated_models())
+
+    def _take(self, stages: Stages, prepared: Path) -> None:
+        """A link to the prepared data where the run's own would be, and the start model."""
+        stages.same_data(str(prepared))
+        stages.after_files(sorted(prepared.glob("*.parquet")))
+        if not stages.dry_run:
+            self.parquet.parent.mkdir(parents=True, exist_ok=True)
+        stages.stage("parquet", self.parquet, ["ln", "-sfnT", str(prepared), str(self.parquet)])
+        self._make_model(stages, [file for file in self._texts() if (prepared / file.name).is_file()])
 
     def parquet_and_model(self, stages: Stages, program: Sequence[str]) -> None:
         """Data preparation by ``program``, and the start model."""
+        if self.block.model == "tiny":  # its tokenizer is trained on the data
+            stages.stage("parquet", self.parquet, program)
+            self._make_model(stages, self._texts())
+        else:
+            self._make_model(stages, [])
+            length = ["--tokenizer", self.start_model, "--max_prompt_length", str(self.block.max_prompt_length)]
+            stages.stage("parquet", self.parquet, [*program, *length])
+
+    def _texts(self) -> list[Path]:
+        return [self.parquet / file for file in ("sft_train.parquet", self.task.train_file)]
+
+    def _make_model(self, stages: Stages, corpus: Sequence[Path]) -> None:
+        """The start model; ``corpus`` is what the tiny one's tokenizer is trained on."""
         model = self.block.model
         self.start_model = str(self.models / model) if model in MADE_HERE else model
         make = ["python", "-m", "recipes.models", model, "--out_dir", self.start_model]
-        if model == "tiny":  # its tokenizer is trained on the data
-            stages.stage("parquet", self.parquet, program)
-            corpus = [str(self.parquet / file) for file in ("sft_train.parquet", self.task.train_file)]
-            seed = ["--seed", str(self.seed), "--recipe", self.task.name]
-            stages.stage("model", Path(self.start_model), [*make, *seed, "--corpus", *corpus])
-        else:
-            stages.stage("model", Path(self.start_model), make)
-            length = ["--tokenizer", self.start_model, "--max_prompt_length", str(self.block.max_prompt_length)]
-            stages.stage("parquet", self.parquet, [*program, *length])
+        if model == "tiny":
+            make += ["--seed", str(self.seed), "--recipe", self.task.name, "--corpus", *map(str, corpus)]
+        stages.stage("model", Path(self.start_model), make)
 
     def check_test_set(self) -> None:
         """Before the training whose result it is to measure.

@@ -15,10 +15,14 @@ from hydra.errors import HydraException
 from data_prep.common.errors import InputError
 from recipes import hardware
 from recipes.config import CONFIG_DIR
+from recipes.models import MADE_HERE
 
 REPO = CONFIG_DIR.parent
 # Variables that name a file or a folder.
 PATHS = (
+    "DEFAULT_DATASET_PATH",
+    "DEFAULT_DB_PATH",
+    "DEFAULT_OUTPUT_DIR",
     "ECG_DATA",
     "ECG_TEACHER",
     "EHRSQL_DATA",
@@ -48,8 +52,16 @@ def load_environment(environ: MutableMapping[str, str]) -> None:
         for name in PATHS:
             if values.get(name):
                 values[name] = os.path.abspath(folder / Path(values[name]).expanduser())
+        if values.get("DEFAULT_MODEL_NAME"):
+            values["DEFAULT_MODEL_NAME"] = absolute_model(values["DEFAULT_MODEL_NAME"], folder)
     environ.update(own)
     environ["HARDWARE"] = hardware.choose(hardware.find_gpus())
+
+
+def absolute_model(name: str, folder: Path = Path()) -> str:
+    """``name``, made absolute where it is a model's folder below ``folder``, and no hub id or model made here."""
+    place = os.path.abspath(folder / Path(name).expanduser())
+    return place if name not in MADE_HERE and os.path.isdir(place) else name
 
 
 def _read_env_file() -> dict[str, str]:

@@ -2,11 +2,10 @@
 
 import argparse
 from collections.abc import MutableMapping
-from pathlib import Path
 
 from recipes.config import override, preset_of
-from recipes.models import MADE_HERE
 from recipes.pipeline.recipe import Recipe
+from recipes.pipeline.settings import absolute_model
 
 KEYS = {
     "num_epochs": "recipe.sft.epochs",
@@ -61,8 +60,7 @@ def sft_overrides(args: argparse.Namespace, environ: MutableMapping[str, str], r
     """The overrides that the options stand for. An unset ``PRESET`` becomes the preset that is made for the model."""
     overrides = []
     if args.model_name:
-        folder = args.model_name not in MADE_HERE and Path(args.model_name).is_dir()
-        model = str(Path(args.model_name).absolute()) if folder else args.model_name
+        model = absolute_model(args.model_name)
         overrides.append(override("recipe.model", model))
         if not environ.get("PRESET") and (preset := preset_of(model, recipe.task.preset_folder)):
             environ["PRESET"] = preset

@@ -20,7 +20,10 @@ from data_prep.common.errors import InputError
 MARKER = "latest_checkpointed_iteration.txt"  # verl writes this file beside its checkpoints
 STAMPS = "stages"  # the folder, in that of a run, that says which stages are finished
 # Settings of a training run that may change when verl resumes it: how long to train, and what to write meanwhile.
-LENGTH = ("trainer.total_", "trainer.save_freq", "trainer.test_freq", "trainer.val_", "trainer.logger")
+LENGTH = (
+    *("trainer.total_", "trainer.save_freq", "trainer.test_freq", "trainer.val_"),
+    *("trainer.logger", "trainer.project_name", "trainer.experiment_name"),
+)
 LENGTH_OF_RECIPE = (".steps", ".epochs", ".save_freq", ".test_freq")
 
 # Runs a program: its stage, its arguments, and what to call again and again meanwhile. Raises where it fails.

@@ -21,8 +21,14 @@ class Ecg(Recipe):
     choices = (*CHOICES, "adapter")  # of SFT and GRPO alike
     start_label = "sft"
 
-    def __init__(self, environ: MutableMapping[str, str], overrides: Sequence[str], sft_only: bool = False):
-        super().__init__(environ, overrides, sft_only)
+    def __init__(
+        self,
+        environ: MutableMapping[str, str],
+        overrides: Sequence[str],
+        sft_only: bool = False,
+        grpo_only: bool = False,
+    ):
+        super().__init__(environ, overrides, sft_only, grpo_only)
         lora = "full" if self.preset == "tiny" else "lora"
         self.adapter = self.overrides.choices.get("adapter") or environ.get("ADAPTER") or lora
         think = environ.get("THINK", "")
@@ -76,7 +82,7 @@ class Ecg(Recipe):
 
     def check(self) -> None:
         super().check()
-        if not self.trains_sft():
+        if not self.trains_sft() and not self.grpo_only:
             raise InputError("recipe.sft.enabled=False: the ECG recipe begins with SFT; leave this out")
 
     def chat_options(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What an evaluation of EHRSQL-2024's own ``data.json`` takes where an option is left out: database and prompt."""
+"""What commands on EHRSQL-2024's own ``data.json`` take where an option is left out: database and prompt."""
 
 import os
 import sys

@@ -14,8 +14,8 @@ from recipes.evaluation.generation import Response
 from recipes.evaluation.rows import Row
 from recipes.tasks.ehrsql.canaries import canaries
 from recipes.tasks.ehrsql.confidence import confidence
+from recipes.tasks.ehrsql.defaults import DEFAULT_PROMPT, database_of, prompt_of, warn_of_bare_questions
 from recipes.tasks.ehrsql.figures import GROUPS, FurtherAnswer, Sample, first_rows, graded, summarize
-from recipes.tasks.ehrsql.left_out import DEFAULT_PROMPT, database_of, prompt_of, warn_of_bare_questions
 from recipes.tasks.ehrsql.misreadings import given_by_misreadings, misreading_counts
 from recipes.tasks.ehrsql.rows import read_rows
 from reward_fns.ehrsql import compute_score, grade, query_timeout

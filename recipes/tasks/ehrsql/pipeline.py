@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from data_prep.common.errors import InputError
+from data_prep.sql.schema import open_database
 from recipes.pipeline.recipe import Recipe
 from recipes.pipeline.stages import Stages
+from recipes.tasks.ehrsql.defaults import database_of
 from recipes.tasks.registry import TASKS
 
 # The options of the EHRSQL-2024 shared task.
@@ -27,6 +29,21 @@ class Ehrsql(Recipe):
     def default_preset(self) -> str:
         return "tiny"
 
+    @classmethod
+    def raw_data(cls, path: Path, db_path: Path | None) -> dict[str, str] | None:
+        """EHRSQL-2024's ``train/data.json``, or the folder of its splits."""
+        questions = path / "train" / "data.json" if path.is_dir() else path
+        if questions.name != "data.json" or not questions.is_file():
+            return None
+        folder = questions.resolve().parent.parent
+        if questions.resolve().parent.name != "train":
+            raise InputError(f"{path} holds no questions to train on; give {folder}/train/data.json")
+        if not (folder / "valid" / "data.json").is_file():
+            raise InputError(f"no {folder}/valid/data.json, which the training is validated on; put it there")
+        database = db_path or database_of(questions)
+        open_database(database).close()
+        return {"EHRSQL_DATA": str(folder), "EHR_DB": str(database.resolve())}
+
     def check(self) -> None:
         super().check()
         given = [name for name in ("EHRSQL_DATA", "EHR_DB") if self.environ.get(name)]
@@ -41,7 +58,9 @@ class Ehrsql(Recipe):
         teacher, imitated = self.environ.get("EHRSQL_TEACHER"), []
         if not teacher and not given and self.block.teacher.demo:
             teacher = str(data / "questions" / "train" / "teacher.json")
-        if teacher:
+        if self.grpo_only:
+            teacher = None
+        elif teacher:
             imitated = [
                 "--teacher_labels",
                 teacher,
@@ -52,7 +71,7 @@ class Ehrsql(Recipe):
 
         own = [given or "", self.environ.get("EHR_DB") or ""]
         stages.same_data(*own, str(self.seed), self.block.prompt, *imitated[1:])
-        if self.environ.get("EHRSQL_TEACHER"):
+        if teacher and self.environ.get("EHRSQL_TEACHER"):
             stages.after_files([Path(teacher)])
         if given:
             questions = Path(given)
