@@ -24,9 +24,9 @@ from recipes.evaluation.folders import run_folders
 from recipes.evaluation.generation import TOO_LONG, GenerationOptions, Generator, Response
 from recipes.evaluation.results import write_results
 from recipes.evaluation.rows import Row, choose_rows
+from recipes.evaluation.selector import save_selector
 from recipes.pipeline.settings import load_environment
-from recipes.tasks.protocols import EvaluationPart
-from recipes.tasks.registry import TASKS, add_recipe_option
+from recipes.tasks.registry import TASKS, Task, add_recipe_option
 from recipes.trained_models import exported_model
 
 Generate = Callable[[Sequence[list[dict[str, str]]]], list[Response]]
@@ -43,13 +43,17 @@ def evaluate(
     check_options(args)
     args.dtype = args.dtype or hardware.rollout_dtype()
     names, args.model_name = args.model_name, [exported_model(name) for name in args.model_name]
-    recipe = TASKS[args.recipe].evaluation
-    rows = choose_rows(recipe.load_rows(args), args.num_samples, args.seed)
+    task = TASKS[args.recipe]
+    everything = task.evaluation.load_rows(args)
+    rows, valid = choose_rows(everything, args.num_samples, args.seed), []
+    if args.select:
+        args.select = args.dataset_path.with_name(task.valid_file) if args.select is True else args.select
+        valid = task.selection.load_valid(args, everything)
     folders = run_folders(args.output_dir, names, args.model_name, args.run_name)
     generators = [make_generator(generation_options(args, model)) for model in args.model_name]
     for model, folder, generate in zip(args.model_name, folders, generators, strict=True):
         config = vars(args) | {"model_name": model, "output_dir": folder.parent.parent}
-        evaluate_model(recipe, rows, generate, folder, config)
+        evaluate_model(task, rows, valid, generate, folder, config)
     return folders
 
 
@@ -69,21 +73,38 @@ def generation_options(args: argparse.Namespace, model: str) -> GenerationOption
 
 
 def evaluate_model(
-    recipe: EvaluationPart, rows: Sequence[Row], generate: Generate, folder: Path, settings: dict[str, Any]
+    task: Task, rows: Sequence[Row], valid: Sequence[Row], generate: Generate, folder: Path, settings: dict[str, Any]
 ) -> None:
-    """Generate, grade, write ``folder`` and print the figures. ``settings``: the command line's, for this model."""
+    """Generate, grade, write ``folder`` and print the figures. ``settings``: the command line's, for this model.
+
+    ``valid`` are the questions that selection chooses on, none without selection. The chat finds what is chosen in the
+    model's folder.
+    """
+    recipe = task.evaluation
     started = time.monotonic()
-    responses = generate([row["prompt"] for row in rows])
+    responses = generate([row["prompt"] for row in (*rows, *valid)])  # in one call: an engine takes long to start
     generated = time.monotonic()
+    responses, valid_responses = responses[: len(rows)], responses[len(rows) :]
     samples = recipe.grade_responses(rows, responses)
     summary = recipe.summarize(samples, settings["seed"]) | {"canaries": recipe.canaries(rows)}
+    selection = None
+    if valid:
+        valid_samples = recipe.grade_responses(valid, valid_responses)
+        selection = task.selection.select(samples, valid_samples, settings["select_penalty"], settings["seed"])
+        samples, summary["selection"] = selection.samples, selection.summary
     config = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
     config["prompts_too_long"] = sum(response.finish_reason == TOO_LONG for response in responses)
     config["generation_seconds"] = round(generated - started, 1)
     config["grading_seconds"] = round(time.monotonic() - generated, 1)
-    write_results(folder, summary, config, samples)
+    write_results(folder, summary, config, samples, selection.charts if selection else {})
     title = f"{settings['model_name']} on {settings['dataset_path'].name}"
     Console().print(recipe.summary_table(summary, title))
+    if selection:
+        file = save_selector(selection.chat, settings["model_name"], selection.facts)
+        unsaved = (
+            f"{settings['model_name']} is no folder of weights that can be written to: the chat will withhold nothing"
+        )
+        print(f"Wrote {file}, which the chat reads" if file else unsaved)
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -98,6 +119,10 @@ def check_options(args: argparse.Namespace) -> None:
         raise InputError(f"--further_answers is {args.further_answers}; give 1 or more, or leave it out")
     if not 0 < args.further_temperature < float("inf"):
         raise InputError(f"--further_temperature is {args.further_temperature:g}; give a number above 0")
+    if args.select_penalty is not None and not args.select:
+        raise InputError("--select_penalty is of --select; give both, or neither")
+    if args.select_penalty is not None and not 0 <= args.select_penalty < float("inf"):
+        raise InputError(f"--select_penalty is {args.select_penalty:g}; give 0 or more")
     if not 0 < args.gpu_memory_utilization <= 1:
         raise InputError(f"--gpu_memory_utilization is {args.gpu_memory_utilization:g}; give a share in (0, 1]")
     gpus_of_engines(args.tensor_parallel_size, args.data_parallel_size)
@@ -151,6 +176,14 @@ def parser() -> argparse.ArgumentParser:
         "--further_answers", type=int, metavar="K",
         help="EHRSQL: K more answers to each question, for pass@k, a majority vote and agreement as a confidence",
     )  # fmt: skip
+    parser.add_argument(
+        "--select", type=Path, nargs="?", const=True, metavar="VALID",
+        help="EHRSQL: choose on the validation questions VALID (without it, those beside the dataset) how certain an "
+        "answer must be, and say what withholding the others comes to",
+    )  # fmt: skip
+    parser.add_argument(
+        "--select_penalty", type=float, metavar="C", help="EHRSQL: --select chooses by RS(C), if not by RS(10)"
+    )
     parser.add_argument("--further_temperature", type=float, default=0.8, help="of the further answers")
     parser.add_argument(
         "--dtype", choices=("bfloat16", "float32"), help="if not that of training: float32 on a CPU, bfloat16 on a GPU"

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from data_prep.common.printable import printable
 from recipes.chat import Screen
+from recipes.chat_app.tasks import Reply
 from recipes.chat_app.text import Piece, TagReader
 from recipes.tasks.ecg.chat import EcgTask
 from recipes.tasks.ehrsql.chat import SHOWN_COLUMNS, SHOWN_ROWS, result_piece
@@ -84,7 +85,7 @@ def test_the_answer_alone_is_shown_as_such(text, shown, also):
     reader.feed(text)
     reader.end()
     assert reader.plain.strip() == shown
-    assert [(piece.kind, piece.text) for piece in EcgTask(think=True).conclude(text, shown)] == also
+    assert [(piece.kind, piece.text) for piece in EcgTask(think=True).conclude(Reply(text, shown))] == also
 
 
 def test_a_large_result_is_bounded():

@@ -5,7 +5,7 @@ from contextlib import closing
 
 from data_prep.common.errors import InputError
 from recipes.chat_app.models import ChatModel
-from recipes.chat_app.tasks import ChatTask, Turn
+from recipes.chat_app.tasks import ChatTask, Reply, Turn
 from recipes.chat_app.text import Piece, TagReader
 
 
@@ -41,7 +41,7 @@ class Conversation:
         yield from reader.end()
         if self.model.cut_off:
             yield Piece("note", f"(cut off after {self.model.options.max_response_length} tokens)")
-        yield from self.task.conclude(text, reader.plain.strip())
+        yield from self.task.conclude(Reply(text, reader.plain.strip(), self.model.confidence, self.model.selector))
 
     def _fit(self, question: str) -> tuple[list[int], list[Turn]]:
         """The prompt's tokens and the turns in it: as many of the latest as fit beside the longest answer."""

@@ -11,7 +11,10 @@ from pathlib import Path
 from data_prep.common.errors import InputError
 from data_prep.common.prompt_tokens import prompt_tokens
 from recipes import hardware
+from recipes.chat_app.token_recorder import TokenRecorder
 from recipes.evaluation.generation import GenerationOptions, Generator
+from recipes.evaluation.selector import load_selector
+from recipes.evaluation.token_confidence import TokenConfidence
 from recipes.models import EXPORT_FIGURES
 from recipes.trained_models import STAGES, has_model
 
@@ -65,10 +68,12 @@ class ChatModel:
     """Checks a model's folder and tokenizer at once; ``load`` reads the weights.
 
     ``room`` is the longest prompt in tokens, None without a limit. ``cut_off`` tells whether the last answer was cut
-    off at the length limit.
+    off at the length limit. ``confidence`` is that of the last answer. ``selector`` is what ``evaluate --select`` has
+    left in the folder.
 
     Raises:
-        InputError: there is no such model, it has no chat template, or its context has no room for an answer.
+        InputError: there is no such model, it has no chat template, its context has no room for an answer, or the
+            selector was made for other weights.
     """
 
     def __init__(self, name: str, path: str, options: ChatOptions):
@@ -79,6 +84,8 @@ class ChatModel:
         self.tokenizer = checked.tokenizer
         self.room = checked.context_length and checked.context_length - options.max_response_length
         self.cut_off = False
+        self.selector = load_selector(path)
+        self.confidence: TokenConfidence | None = None
         if self.room is not None and self.room < 1:
             raise InputError(
                 f"--max_response_length {options.max_response_length} leaves no room for a question: {name} has "
@@ -140,12 +147,15 @@ class ChatModel:
             finally:
                 stop.set()
         try:
-            self.cut_off = generation.result()
+            self.cut_off, self.confidence = generation.result()
         except torch.OutOfMemoryError as error:
             raise InputError(f"the GPU's memory is full; lower --max_response_length ({self.name})") from error
 
-    def _generate(self, prompt: list[int], streamer, stop: threading.Event) -> bool:
-        """Generate into ``streamer`` until the end, the length limit or ``stop``; return whether it was cut off."""
+    def _generate(self, prompt: list[int], streamer, stop: threading.Event) -> tuple[bool, TokenConfidence]:
+        """Generate into ``streamer`` until the end, the length limit or ``stop``.
+
+        Returns whether the text was cut off, and its confidence.
+        """
         import torch
 
         ids = torch.tensor([prompt], device=self._model.device)
@@ -153,6 +163,7 @@ class ChatModel:
         sampling = {"do_sample": False}
         if self.options.temperature:
             sampling = {"do_sample": True, "temperature": self.options.temperature, "top_k": 0, "top_p": 1.0}
+        recorder = TokenRecorder()
         try:
             output = self._model.generate(
                 ids,
@@ -160,9 +171,11 @@ class ChatModel:
                 max_new_tokens=self.options.max_response_length,
                 streamer=streamer,
                 stopping_criteria=[lambda ids, scores, **_: torch.full((1,), stop.is_set(), device=ids.device)],
+                logits_processor=[recorder],
                 **sampling,
-            )[0, len(prompt) :]
+            )[0, len(prompt) :].tolist()
         except BaseException:
             streamer.end()  # else the reader waits for ever
             raise
-        return len(output) == self.options.max_response_length and output[-1].item() not in self._ends
+        cut_off = len(output) == self.options.max_response_length and output[-1] not in self._ends
+        return cut_off, recorder.confidence(output)

@@ -1,6 +1,6 @@
 """Percentile bootstrap intervals over questions, and p values for paired differences."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, f
     Raises:
         ValueError: there are no values.
     """
-    return _interval(_resampled_means(values, seed))
+    return percentile_interval(_resampled_means(values, seed))
 
 
 def _resampled_means(values: Sequence[float], seed: int) -> np.ndarray:
@@ -26,13 +26,19 @@ def _resampled_means(values: Sequence[float], seed: int) -> np.ndarray:
     data = np.asarray(values, dtype=float)
     if data.ndim != 1 or not len(data):
         raise ValueError("an interval needs at least one value")
+    return np.concatenate([data[index].mean(axis=1) for index in resamples(len(data), seed)])
+
+
+def resamples(questions: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """The indices of the questions of 10,000 resamples, in blocks of shape (RESAMPLES // BLOCKS, questions)."""
     generator = np.random.default_rng(seed)
-    size = (RESAMPLES // BLOCKS, len(data))
-    return np.concatenate([data[generator.integers(len(data), size=size)].mean(axis=1) for _ in range(BLOCKS)])
+    for _ in range(BLOCKS):
+        yield generator.integers(questions, size=(RESAMPLES // BLOCKS, questions))
 
 
-def _interval(means: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+def percentile_interval(statistics: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of a statistic, from its values on resamples."""
+    low, high = np.quantile(statistics, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 

@@ -69,10 +69,14 @@ def compare_with_first(runs: dict[str, Run], seed: int = 0) -> dict[str, dict[st
 
 
 def _values(runs: dict[str, Run]) -> dict[str, dict[str, list[float]]]:
-    """For each figure and run the values of the questions that belong to the figure."""
+    """For each figure and run the values of the questions that belong to the figure.
+
+    Figures that some of the runs lack are left out.
+    """
     check_same_questions(runs)
     figures = TASKS[next(iter(runs.values())).recipe].evaluation.FIGURES
-    return {
+    values = {
         name: {label: [value(sample) for sample in run.samples if belongs(sample)] for label, run in runs.items()}
         for name, (belongs, value) in figures.items()
     }
+    return {name: of_runs for name, of_runs in values.items() if len({*map(len, of_runs.values())}) == 1}

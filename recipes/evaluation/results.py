@@ -1,7 +1,7 @@
 """Evaluations on disk: ``evaluate`` writes them, ``recipes.compare`` reads them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,17 @@ class Run:
     samples: list[Any]
 
 
-def write_results(folder: Path, summary: dict[str, Any], config: dict[str, Any], samples: Sequence[Any]) -> None:
-    """Write ``results.json`` and ``evaluation.log`` to the new ``folder``: both or none."""
+def write_results(
+    folder: Path,
+    summary: dict[str, Any],
+    config: dict[str, Any],
+    samples: Sequence[Any],
+    charts: Mapping[str, Callable[[Path], None]],
+) -> None:
+    """Write ``results.json``, ``evaluation.log`` and ``charts`` to the new ``folder``: all or none.
+
+    ``charts`` has for each name of a file what draws it.
+    """
     recipe = TASKS[config["recipe"]].evaluation
     results = {"summary": summary, "config": config, "samples": [asdict(sample) for sample in samples]}
     with atomic_output(folder, "results.json") as partial:
@@ -37,6 +46,8 @@ def write_results(folder: Path, summary: dict[str, Any], config: dict[str, Any],
                 print(file=log)
                 for line in recipe.log_lines(sample):
                     print(line, file=log)
+        for name, draw in charts.items():
+            draw(partial / name)
 
 
 def results_file(path: Path) -> Path:

@@ -89,7 +89,7 @@ def print_table(comparison: dict[str, dict[str, Any]], console: Console) -> None
     )
     for column in ("", "questions", *comparison):
         table.add_column(column, justify="right" if column else "left")
-    for name, figure in comparison[first].items():
+    for name, figure in _asked(comparison[first]).items():
         values = ("\n".join(filter(None, cells(run[name]))) for run in comparison.values())
         table.add_row(name, f"{figure['questions']:,}", *values)
     console.print(table)
@@ -101,9 +101,14 @@ def rows(comparison: dict[str, dict[str, Any]]) -> list[list[str]]:
     heading = ["", "questions", *comparison]
     body = [
         [name, f"{figure['questions']:,}", *(" ".join(filter(None, cells(run[name]))) for run in comparison.values())]
-        for name, figure in comparison[first].items()
+        for name, figure in _asked(comparison[first]).items()
     ]
     return [heading, *body]
+
+
+def _asked(figures: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Those of some question."""
+    return {name: figure for name, figure in figures.items() if figure["questions"]}
 
 
 def markdown(comparison: dict[str, dict[str, Any]], validation: dict[int, float], misreadings: Counts) -> str:

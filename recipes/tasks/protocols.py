@@ -10,6 +10,7 @@ from recipes.chat_app.tasks import ChatTask
 from recipes.checks import Check
 from recipes.evaluation.generation import Response
 from recipes.evaluation.rows import Row
+from recipes.evaluation.selector import Selection
 from recipes.pipeline.recipe import Recipe
 
 
@@ -67,6 +68,16 @@ class EvaluationPart(Protocol):
 
     def summary_table(self, summary: dict[str, Any], title: str) -> RenderableType:
         """The figures of ``summarize`` and, under ``canaries``, of ``canaries``."""
+
+
+class SelectionPart(Protocol):
+    """``selection``, of recipes whose evaluation has the option ``select``: which answers to withhold."""
+
+    def load_valid(self, args: argparse.Namespace, test: Sequence[Row]) -> list[Row]:
+        """The questions of ``--select`` to choose on. Raises an ``InputError`` for a bad file, or one of ``test``."""
+
+    def select(self, samples: Sequence[Any], valid: Sequence[Any], penalty: float | None, seed: int) -> Selection:
+        """Choose on the samples ``valid`` what to withhold, and measure the choice on ``samples``."""
 
 
 class PagePart(Protocol):

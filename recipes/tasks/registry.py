@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from recipes.pipeline.recipe import Recipe
-    from recipes.tasks.protocols import ChatPart, ChecksPart, EvaluationPart, PagePart
+    from recipes.tasks.protocols import ChatPart, ChecksPart, EvaluationPart, PagePart, SelectionPart
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class Task:
     def evaluation(self) -> EvaluationPart:
         """Rows, grading, figures."""
         return cast("EvaluationPart", self._part("evaluation"))
+
+    @property
+    def selection(self) -> SelectionPart:
+        """Which answers to withhold, of recipes whose evaluation has the option ``select``."""
+        return cast("SelectionPart", self._part("selection"))
 
     @property
     def page(self) -> PagePart:
@@ -82,7 +87,7 @@ _TASKS = (
         # Figures by fours: a tiny model learns to copy a number of 8 figures from the question sooner in 2 to 4 tokens
         # than in 8. A date format and 'start of month' stay in one piece, so that BPE can make them one token.
         token_split=r"'%[^']*'|'start of [a-z]+'|\d{1,4}| ?[()=<>]+| ?[^\W\d]+|[^\w\s]|\s",
-        evaluation_options=("db_path", "prompt", "further_answers"),
+        evaluation_options=("db_path", "prompt", "further_answers", "select", "select_penalty"),
     ),
     Task(
         name="ecg",

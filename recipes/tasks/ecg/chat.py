@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from data_prep.common.printable import printable
 from data_prep.ecg.prompts import ChatBuilder
-from recipes.chat_app.tasks import Turn
+from recipes.chat_app.tasks import Reply, Turn
 from recipes.chat_app.text import Piece
 from recipes.tasks.ecg.pipeline import Ecg
 
@@ -37,9 +37,9 @@ class EcgTask:
     def answer(self, text: str) -> str:
         return self._extract(text)[0]
 
-    def conclude(self, text: str, shown: str) -> Iterator[Piece]:
-        answer = self.answer(text)
+    def conclude(self, reply: Reply) -> Iterator[Piece]:
+        answer = self.answer(reply.text)
         if not answer:
             yield Piece("error", "no answer in the text")
-        elif printable(answer) != shown:
+        elif printable(answer) != reply.shown:
             yield Piece("answer", answer)

@@ -10,8 +10,10 @@ from data_prep.common.errors import InputError
 from data_prep.common.printable import printable
 from data_prep.sql.prompts import PromptBuilder
 from data_prep.sql.schema import open_database
-from recipes.chat_app.tasks import Turn
+from recipes.chat_app.tasks import Reply, Turn
 from recipes.chat_app.text import Piece
+from recipes.evaluation.selector import Selector
+from recipes.tasks.ehrsql.confidence import confidence
 from recipes.tasks.ehrsql.pipeline import Ehrsql
 from reward_fns.sql.sandbox import DatabaseError, Execution, SandboxError, shared_sandbox
 from reward_fns.sql.text import extract_sql
@@ -54,22 +56,34 @@ class EhrsqlTask:
     def answer(self, text: str) -> str:
         return extract_sql(text).sql or ""
 
-    def conclude(self, text: str, shown: str) -> Iterator[Piece]:
-        extraction = extract_sql(text)
+    def conclude(self, reply: Reply) -> Iterator[Piece]:
+        extraction = extract_sql(reply.text)
         if extraction.abstained:
             yield Piece("note", "The model abstains: it says that the database cannot answer this question.")
         elif extraction.sql is None:
             yield Piece("error", "no query in the text")
         else:
-            if printable(extraction.sql) != shown:
+            if printable(extraction.sql) != reply.shown:
                 yield Piece("answer", extraction.sql)
-            yield self._result(extraction.sql)
+            yield self._result(extraction.sql, reply)
 
-    def _result(self, sql: str) -> Piece:
+    def _result(self, sql: str, reply: Reply) -> Piece:
         try:
-            return result_piece(shared_sandbox().execute(self._db_path, sql))
+            execution = shared_sandbox().execute(self._db_path, sql)
         except (DatabaseError, SandboxError) as error:
             return Piece("error", f"cannot execute: {error}")
+        if reply.selector and execution.answer is not None:
+            certain = reply.selector.confidence(confidence(reply.confidence, False, execution))
+            if certain < reply.selector.threshold:
+                return withheld_piece(reply.selector, certain)
+        return result_piece(execution)
+
+
+def withheld_piece(selector: Selector, confidence: float) -> Piece:
+    """In the place of a result that the model is not certain enough of."""
+    certain = f"{selector.name} is {confidence:.3g}, below the threshold {selector.threshold:.3g}"
+    probability = f"such a query is right with a probability of about {selector.probability(confidence):.0%}"
+    return Piece("note", f"I would rather not answer: {certain}; {probability}.")
 
 
 def result_piece(execution: Execution) -> Piece:

@@ -13,11 +13,13 @@ from data_prep.common.errors import InputError
 from recipes.evaluation.generation import Response
 from recipes.evaluation.rows import Row
 from recipes.tasks.ehrsql.canaries import canaries
-from recipes.tasks.ehrsql.confidence import confidence
+from recipes.tasks.ehrsql.confidence import agreement, confidence
 from recipes.tasks.ehrsql.defaults import DEFAULT_PROMPT, database_of, prompt_of, warn_of_bare_questions
-from recipes.tasks.ehrsql.figures import GROUPS, FurtherAnswer, Sample, first_rows, graded, summarize
+from recipes.tasks.ehrsql.figures import GROUPS, FurtherAnswer, Sample, first_rows, graded, shown, summarize
+from recipes.tasks.ehrsql.further import further_table
 from recipes.tasks.ehrsql.misreadings import given_by_misreadings, misreading_counts
 from recipes.tasks.ehrsql.rows import read_rows
+from recipes.tasks.ehrsql.selection_table import selection_table
 from reward_fns.ehrsql import compute_score, grade, query_timeout
 from reward_fns.sql.answers import GOLD_FAILED
 from reward_fns.sql.reliability import reliability_score
@@ -30,11 +32,17 @@ TITLE = "EHRSQL"
 VALIDATION = "val-core/ehrsql/acc/mean@1"
 VALIDATION_LABEL = "accuracy on all validation questions (%)"
 
+
+def _has_selection(sample: Sample) -> bool:
+    return sample.withheld is not None
+
+
 # What runs are compared by. name -> (which questions, the value of one question); a figure is the mean of the values.
 FIGURES: dict[str, tuple[Callable[[Sample], bool], Callable[[Sample], float]]] = {
     **{name: (GROUPS[name], lambda sample: 100 * sample.acc) for name in GROUPS if name != "all questions"},
     "RS(0)": (GROUPS["all questions"], lambda sample: 100 * reliability_score([sample], 0)),
     "RS(10)": (GROUPS["all questions"], lambda sample: 100 * reliability_score([sample], 10)),
+    "RS(10), selected": (_has_selection, lambda sample: 100 * reliability_score([shown(sample)], 10)),
 }
 
 
@@ -110,7 +118,8 @@ def _grade(row: Row, response: Response) -> Sample:
         answer=first_rows(result.execution.answer) if result.execution else None,
         rows=result.execution.rows if result.execution else 0,
         pred=result.pred,
-        confidence=confidence(response, result, [answer["pred"] for answer in further]),
+        confidence=confidence(response.confidence, result.abstained, result.execution)
+        | agreement(result.pred, [answer["pred"] for answer in further]),
         further=further,
     )
 
@@ -141,12 +150,16 @@ def log_lines(sample: Sample) -> Iterator[str]:
     yield f"  gold:     {sample.gold_sql}"
     if sample.error:
         yield f"  error:    {sample.error}"
+    if sample.withheld:
+        yield "  withheld: not certain enough"
     if given := [name for name, given in sample.misreadings.items() if given]:
         yield f"  misread:  {', '.join(given)}"
 
 
 def summary_table(summary: dict[str, Any], title: str) -> Group:
-    """The figures of ``summarize`` and, under ``canaries``, of ``canaries``: a table each."""
+    """The figures of ``summarize``, under ``canaries`` those of ``canaries``, and under ``selection`` those of
+    ``recipes.tasks.ehrsql.selection.select``: a table each.
+    """
     table = Table(title=title)
     table.add_column("")
     for column in ("value", "95 % interval", "questions"):
@@ -174,6 +187,10 @@ def summary_table(summary: dict[str, Any], title: str) -> Group:
     tables = [table, _canary_table(summary["canaries"])]
     if summary["misreadings"]:
         tables.insert(1, _misreading_table(summary["misreadings"]))
+    if "further" in summary:
+        tables.append(further_table(summary["further"]))
+    if "selection" in summary:
+        tables.append(selection_table(summary["selection"]))
     return Group(*tables)
 
 

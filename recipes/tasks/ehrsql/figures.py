@@ -7,9 +7,10 @@ from statistics import fmean
 from typing import Any, TypedDict
 
 from recipes.evaluation.bootstrap import bootstrap_interval
+from recipes.tasks.ehrsql.further import further_figures
 from recipes.tasks.ehrsql.misreadings import misreading_counts
 from reward_fns.sql.answers import GOLD_FAILED, SELECT_1
-from reward_fns.sql.reliability import reliability_score
+from reward_fns.sql.reliability import Verdict, official_penalties, reliability_score
 
 SHOWN_ROWS = 20
 
@@ -33,7 +34,8 @@ class Sample:
     ``finish_reason`` is ``length`` where the response was cut off, ``prompt_too_long`` where the prompt got none.
     ``answer``: the first ``SHOWN_ROWS`` rows of the query's canonical answer, as JSON (None without an answer), and
     ``rows`` the number of all rows. ``pred`` is equal for responses with equal answers (``reward_fns.ehrsql.Grade``).
-    ``confidence``: see ``recipes.tasks.ehrsql.confidence``. ``further``: more answers to the question.
+    ``confidence``: see ``recipes.tasks.ehrsql.confidence``. ``further``: more answers to the question. ``withheld``:
+    whether selection withholds the answer, None without selection.
     ``misreadings``: those that change the gold query's answer, each with whether it gives the model's answer (see
     ``recipes.tasks.ehrsql.misreadings``); empty where the gold query is not known.
     """
@@ -63,6 +65,7 @@ class Sample:
     pred: str = ""
     confidence: dict[str, float] = field(default_factory=dict)
     further: list[FurtherAnswer] = field(default_factory=list)
+    withheld: bool | None = None
 
 
 # The groups that accuracy is reported on, in the order of the tables. A template is seen if train has it.
@@ -88,7 +91,7 @@ def summarize(samples: Sequence[Sample], seed: int = 0) -> dict[str, Any]:
     does not run. ``abstention``: precision is the share of the abstentions that are on unanswerable questions, recall
     the share of the unanswerable questions that are abstained on. ``select_1_percent`` is what the constant query
     SELECT 1 would score on the answerable; ``right_constants`` counts right answers of queries that read no table.
-    ``misreadings``: see ``misreading_counts``.
+    ``misreadings``: see ``misreading_counts``. ``further``, where there are further answers: see ``further_figures``.
     Questions whose gold query failed are counted in ``gold_failed`` and nowhere else.
 
     Raises:
@@ -114,8 +117,8 @@ def summarize(samples: Sequence[Sample], seed: int = 0) -> dict[str, Any]:
         "select_1_percent": percent([100 * (sample.ground_truth == SELECT_1) for sample in answerable]),
         "right_constants": sum(sample.acc > 0 and sample.executed and not sample.reads_table for sample in samples),
         "reliability": {
-            f"RS({name})": 100 * reliability_score(samples, penalty)
-            for name, penalty in {"0": 0, "5": 5, "10": 10, "N": len(samples)}.items()
+            name: 100 * reliability_score(samples, penalty)
+            for name, penalty in official_penalties(len(samples)).items()
         },
         "executable_percent": percent([100 * sample.executed for sample in samples if not sample.abstained]),
         "abstention": {
@@ -128,7 +131,13 @@ def summarize(samples: Sequence[Sample], seed: int = 0) -> dict[str, Any]:
         "response_tokens_mean": fmean(sample.response_tokens for sample in samples),
         "cut_off_percent": percent([100 * (sample.finish_reason == "length") for sample in samples]),
         "misreadings": misreading_counts(samples),
+        **further_figures(samples),
     }
+
+
+def shown(sample: Sample) -> Verdict:
+    """What ``sample`` counts as where withheld answers are abstentions."""
+    return Verdict(float(not sample.answerable), True) if sample.withheld else Verdict(sample.acc, sample.abstained)
 
 
 def first_rows(answer: str | None) -> str | None:

@@ -106,7 +106,9 @@ class Ehrsql(Recipe):
         return [] if self.environ.get("EHRSQL_DATA") else ["EHRSQL_DATA=data/ehrsql", "EHR_DB=data/mimic_iv.sqlite"]
 
     def dataset(self) -> list[str]:
-        return ["--dataset_path", str(self.test_set()), "--db_path", str(self.database)]
+        test = self.test_set()
+        select = ["--select"] if test.name != self.task.valid_file else []
+        return ["--dataset_path", str(test), "--db_path", str(self.database), *select]
 
 
 RECIPE = Ehrsql
