@@ -20,6 +20,9 @@ from data_prep.common.printable import printable
 from recipes import chat
 from recipes.chat_app.conversation import Conversation
 from recipes.chat_app.models import ChatModel, ChatOptions, find_model, forbid_network
+from recipes.chat_app.token_recorder import TokenRecorder
+from recipes.evaluation.selector import Selector, save_selector
+from recipes.evaluation.token_confidence import TOP_LOGPROBS
 from recipes.tasks.ecg.chat import EcgTask
 from recipes.tasks.ehrsql.chat import EhrsqlTask
 
@@ -239,6 +242,43 @@ def test_a_seed_repeats_a_sampled_answer(output_dir):
         torch.manual_seed(seed)
         answers.append("".join(model.stream(model.prompt([{"role": "user", "content": "Surprise me."}]))))
     assert answers[0] == answers[1] != answers[2]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 3.0])
+def test_the_confidence_is_that_of_a_forward_pass_whatever_the_temperature(output_dir, monkeypatch, temperature):
+    import torch
+
+    written = []
+    record = TokenRecorder.confidence
+    monkeypatch.setattr(
+        TokenRecorder, "confidence", lambda self, tokens: written.append(tokens) or record(self, tokens)
+    )
+    model = load(output_dir / "models" / "grpo", temperature=temperature, max_response_length=20)
+    prompt = model.prompt([{"role": "user", "content": "Which names?"}])
+    assert "".join(model.stream(prompt))
+    (tokens,) = written
+    with torch.no_grad():
+        logits = model._model(torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1 : -1]
+    logprobs = logits.log_softmax(-1)
+    own = logprobs[range(len(tokens)), tokens]
+    top = logprobs.topk(TOP_LOGPROBS).values.exp()
+    shares = torch.cat([top, 1 - top.sum(-1, keepdim=True)], dim=-1).clamp(min=1e-12)
+    entropy = -(shares * shares.log()).sum(-1)
+    expected = [own.mean(), own.min(), entropy.mean(), entropy.max()]
+    assert list(vars(model.confidence).values()) == pytest.approx([each.item() for each in expected], abs=1e-4)
+
+
+def test_an_answer_below_the_threshold_is_withheld(output_dir, tmp_path):
+    folder = shutil.copytree(output_dir / "models" / "grpo", tmp_path / "selective")
+    task = EhrsqlTask("question_only", output_dir / "data" / "mimic_iv.sqlite")
+    for threshold, shown in ((-1.0, "1 row"), (1.0, "I would rather not answer: logprob_mean is -0.")):
+        save_selector(Selector({"logprob_mean": 1.0}, threshold, 1.0, 0.0), str(folder), {})
+        said = reply(Conversation(load(folder), task), "How many patients?")
+        assert shown in said
+        assert "SELECT count(*) FROM patients" in said  # the query is always shown
+    (folder / "model.safetensors").write_bytes(b"others")
+    with pytest.raises(InputError, match=r"selection\.json was made for other weights"):
+        load(folder)
 
 
 def test_the_chat_template_gets_the_date_of_training(output_dir):

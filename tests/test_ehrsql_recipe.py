@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import sys
 from contextlib import closing
@@ -12,6 +13,7 @@ import pytest
 from recipe_runs import RecipeRun, Start, finished, metrics, metrics_of, recipe
 
 from data_prep import build_ehr_db, make_demo_ehr
+from recipes.chat_app.models import ChatModel, ChatOptions
 
 pytestmark = pytest.mark.skipif(os.environ.get("HARDWARE") == "gpu", reason="written for the CPU requirements")
 
@@ -256,15 +258,29 @@ def test_a_finished_run_has_nothing_to_do_and_keeps_its_data(ended):
 
 
 def test_evaluation_of_the_trained_model(ended, tmp_path):
-    dataset = ended.folder / "data" / "parquet" / "valid.parquet"
+    """With selection and further answers; its confidences are those of the chat, which transformers generates."""
+    dataset = ended.folder / "data" / "parquet" / "train.parquet"
+    model = shutil.copytree(ended.folder / "models" / "sft", tmp_path / "sft")
     options = ["--dataset_path", dataset, "--output_dir", tmp_path / "results", "--max_response_length", 64]
-    finished(recipe("evaluate", "--model_name", ended.folder / "models" / "sft", *options))
+    finished(recipe("evaluate", "--model_name", model, *options, "--select", "--further_answers", 2))
     (path,) = (tmp_path / "results").glob("*/*/results.json")
     results = json.loads(path.read_text())
-    assert {sample["id"] for sample in results["samples"]} == {
-        info["id"] for info in pd.read_parquet(dataset)["extra_info"]
-    }
-    assert results["summary"]["questions"] == 8
+    rows = pd.read_parquet(dataset)
+    samples = {sample["id"]: sample for sample in results["samples"]}
+    assert {*samples} == {info["id"] for info in rows["extra_info"]}
+    assert {len(sample["further"]) for sample in samples.values()} == {2}
+    assert results["summary"]["further"]["pass_at_k"].keys() == {"1", "2"}
+    assert results["summary"]["selection"]["valid"]["questions"] == 8
+    assert (model / "selection.json").is_file()
+
+    chat = ChatModel("sft", str(model), ChatOptions(64))
+    chat.load()
+    for prompt, info in list(zip(rows["prompt"], rows["extra_info"], strict=True))[:5]:
+        sample = samples[info["id"]]
+        assert "".join(chat.stream(chat.prompt(list(prompt)))) == sample["response"]
+        found = [chat.confidence.logprob_mean, chat.confidence.logprob_min, -chat.confidence.entropy_mean]
+        expected = [sample["confidence"][name] for name in ("logprob_mean", "logprob_min", "negative_entropy_mean")]
+        assert found == pytest.approx(expected, abs=1e-3)
 
 
 SAMPLE = """
