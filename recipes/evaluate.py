@@ -3,7 +3,8 @@
 ``evaluate --recipe R --model_name M --dataset_path test.parquet`` generates one response a question with vLLM, grades
 it, prints the figures and writes ``<output_dir>/<model>/run_<timestamp>/``: ``results.json`` (``summary``, ``config``
 and every sample under ``samples``) and ``evaluation.log`` (the same for reading). Several models are evaluated one
-after the other. ``recipes/defaults.py`` says what ``evaluate`` alone does. What is particular to a recipe stands in
+after the other. With ``--select``, answers are withheld by a threshold that is chosen on validation questions.
+``recipes/defaults.py`` says what ``evaluate`` alone does. What is particular to a recipe stands in
 ``recipes/tasks/<recipe>``.
 """
 

@@ -14,7 +14,7 @@ from conftest import REPO
 
 from recipes.config import compose_config
 from recipes.pipeline.settings import sort_overrides
-from recipes.tasks.protocols import ChatPart, ChecksPart, EvaluationPart, PagePart
+from recipes.tasks.protocols import ChatPart, ChecksPart, EvaluationPart, PagePart, SelectionPart
 from recipes.tasks.registry import TASKS
 
 FLOORS = {"reward_fns": 0, "data_prep": 1, "recipes": 2, "benchmarks": 3}
@@ -176,6 +176,12 @@ def test_a_recipe_defines_all_that_programs_ask_for(name, part):
     protocol = PARTS[part]
     declared = {*protocol.__annotations__, *(member for member in vars(protocol) if not member.startswith("_"))}
     assert declared - {*dir(getattr(TASKS[name], part))} == set()
+
+
+def test_a_recipe_that_selects_defines_how():
+    declared = {member for member in vars(SelectionPart) if not member.startswith("_")}
+    selecting = [task for task in TASKS.values() if "select" in task.evaluation_options]
+    assert selecting and [declared - {*dir(task.selection)} for task in selecting] == [set()] * len(selecting)
 
 
 def test_no_program_knows_a_recipe_by_its_name():

@@ -37,6 +37,8 @@ def make_task(args: argparse.Namespace, run: Ehrsql) -> "EhrsqlTask":
 class EhrsqlTask:
     """Questions to a database: each stands alone, as in training. The sandbox executes the query of an answer.
 
+    What the query returns tells how certain the answer is, too. So an uncertain answer is withheld after it has run.
+
     Raises:
         InputError: there is no such prompt, or the database is missing or unreadable.
     """
