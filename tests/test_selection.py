@@ -136,7 +136,8 @@ def test_a_whole_evaluation(tmp_path, test_set, capsys):
     printed = capsys.readouterr().out
     assert "answers are withheld where logprob_mean is below -0.01" in printed
     assert "org/model is no folder of weights" in printed
-    assert max(map(len, printed.splitlines())) <= 130
+    log = (folder / "evaluation.log").read_text()
+    assert "wrong among these, % (risk)" in log and log.count("withheld: not certain enough") == 5
 
 
 def test_other_runs_are_compared_by_the_selected_answers_where_all_have_them(tmp_path, test_set):
