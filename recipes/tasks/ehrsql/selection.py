@@ -10,8 +10,9 @@ from recipes.evaluation.rows import Row, choose_rows
 from recipes.evaluation.selective import coverage_and_risk, risk_coverage
 from recipes.evaluation.selector import Selection, Selector, json_number
 from recipes.report.selection_charts import draw_calibration, draw_risk_coverage
+from recipes.tasks.ehrsql.defaults import DEFAULT_PROMPT
 from recipes.tasks.ehrsql.figures import Sample, graded
-from recipes.tasks.ehrsql.rows import DEFAULT_PROMPT, read_rows
+from recipes.tasks.ehrsql.rows import read_rows
 from recipes.tasks.ehrsql.selection_figures import answer_bins, selection_figures, valid_figures
 from recipes.tasks.ehrsql.selection_fit import choose, confidence_of, predictions, score_names
 
