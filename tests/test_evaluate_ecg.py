@@ -215,7 +215,7 @@ def test_processes_grade_alike(rows, monkeypatch):
     [
         (["--db_path", "x.sqlite"], "--db_path is of --recipe ehrsql"),
         (["--prompt", "question_only"], "--prompt is of --recipe ehrsql"),
-        (["--num_samples", "5"], "give 1 to 4"),
+        (["--num_samples", "0"], "give 1 or more"),
         (["--temperature", "-1"], "greedy"),
     ],
 )
