@@ -247,7 +247,8 @@ def test_bad_rows(tmp_path, rows, change, message):
 
 
 def test_ecg_rows_are_none_of_ehrsql(tmp_path, rows):
-    arguments = ["--model_name", "org/model", "--dataset_path", str(write_parquet(tmp_path / "test.parquet", rows))]
+    dataset = write_parquet(tmp_path / "test.parquet", rows)
+    arguments = ["--model_name", "org/model", "--dataset_path", str(dataset), "--output_dir", str(tmp_path)]
     with pytest.raises(InputError, match="'ecg/EBK', not 'ehrsql' .*--recipe ecg"):
         evaluate(parser().parse_args(arguments), lambda options: None)
 

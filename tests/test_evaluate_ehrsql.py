@@ -359,7 +359,7 @@ def test_several_models_each_in_a_folder_of_its_own(tmp_path, dataset):
     with pytest.raises(InputError, match="names 3 folders for 2 models"):
         evaluate(parser().parse_args([*arguments, "x", "y", "z"]), make)
     with pytest.raises(InputError, match="names a model twice"):
-        evaluate(parser().parse_args([*arguments[:2], "--model_name", "a/one", "a/one"]), make)
+        evaluate(parser().parse_args([*arguments[:2], "--model_name", "a/one", "a/one", *arguments[-1:], "x"]), make)
 
 
 def test_output_that_cannot_be_written(tmp_path, dataset):
