@@ -1,15 +1,17 @@
 import gzip
 import random
 import threading
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from data_prep import download
 from data_prep.common.checksum import sha256_file
 from data_prep.common.errors import InputError
-from data_prep.download import CHUNK_BYTES, DATASETS, EHRSQL_SHA256, MIMIC_FILES, main
+from data_prep.download import CHUNK_BYTES, DATASETS, EHRSQL_CHECKSUMS, MIMIC_FILES, main
 
 
 class RangeHandler(SimpleHTTPRequestHandler):
@@ -66,8 +68,8 @@ def server(mirror, monkeypatch):
     server.server_close()
 
 
-def fetch(server, out: Path, dataset: str = "mimic-iv-demo") -> None:
-    main([dataset, "--out_dir", str(out), "--accept_license", "--base_url", server.url])
+def fetch(server, out: Path, dataset: str = "mimic-iv-demo", *options: str) -> None:
+    main([dataset, "--out_dir", str(out), "--accept_license", "--base_url", server.url, *options])
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -130,6 +132,42 @@ def test_changed_questions_are_noticed(server, mirror, tmp_path):
         fetch(server, tmp_path / "out", "ehrsql")
 
 
+@pytest.fixture
+def small_ehrsql(mirror, monkeypatch):
+    """EHRSQL-2024's larger files, one of them the database, with content of our own."""
+    contents = {"data/mimic_iv/train/annotated.json": b"[]\n", "data/mimic_iv/mimic_iv.sqlite": b"SQLite"}
+    for name, content in contents.items():
+        (mirror / name).parent.mkdir(parents=True, exist_ok=True)
+        (mirror / name).write_bytes(content)
+    # git hash-object says so.
+    names = ["fe51488c7066f6687ef680d6bfaa4f7768ef205c", "8c7090ee4937b1bfdca231aa59afb8e034c39ea5"]
+    questions, database = ({name: value} for name, value in zip(contents, names, strict=True))
+    dataset = replace(DATASETS["ehrsql"], checksums=lambda base_url: questions, database=database)
+    monkeypatch.setitem(download.DATASETS, "ehrsql", dataset)
+    return contents
+
+
+def test_the_database_is_fetched_on_demand_into_the_layout_of_the_splits(server, small_ehrsql, tmp_path):
+    fetch(server, tmp_path / "out", "ehrsql")
+    assert files(tmp_path / "out") == {"train/annotated.json": b"[]\n"}
+    fetch(server, tmp_path / "out", "ehrsql", "--with_database")
+    assert files(tmp_path / "out") == {"train/annotated.json": b"[]\n", "mimic_iv.sqlite": b"SQLite"}
+    assert [name for name, _ in server.requests] == ["annotated.json", "mimic_iv.sqlite"]
+
+
+def test_a_file_with_another_name_in_git_is_one_line_and_is_not_kept(server, mirror, small_ehrsql, tmp_path):
+    (mirror / "data/mimic_iv/mimic_iv.sqlite").write_bytes(b"SQLitE")
+    with pytest.raises(InputError, match=r"mimic_iv\.sqlite has git's name .*, not .*changed upstream"):
+        fetch(server, tmp_path / "out", "ehrsql", "--with_database")
+    assert not list((tmp_path / "out").glob("mimic_iv*"))
+
+
+def test_the_demo_has_no_database(server, tmp_path):
+    with pytest.raises(InputError, match=r"mimic-iv-demo has no database; build one from it with data_prep\.build_ehr"):
+        fetch(server, tmp_path / "out", "mimic-iv-demo", "--with_database")
+    assert server.requests == []
+
+
 def test_a_missing_file_is_one_line(server, mirror, tmp_path):
     (mirror / "hosp" / "patients.csv.gz").unlink()
     with pytest.raises(InputError, match="404 .*patients.csv.gz"):
@@ -169,9 +207,9 @@ def test_nothing_is_fetched_before_the_licence_is_accepted(server, tmp_path, mon
 
 def test_embedded_checksums_are_those_of_the_real_questions(shared_data):
     local = DATASETS["ehrsql"].local
-    present = {name: shared_data / "ehrsql2024" / local(name) for name in EHRSQL_SHA256}
+    present = {name: shared_data / "ehrsql2024" / local(name) for name in EHRSQL_CHECKSUMS}
     present = {name: path for name, path in present.items() if path.exists()}
-    assert len(present) == 8
+    assert len(present) == 9
     assert {name: sha256_file(path) for name, path in present.items()} == {
-        name: EHRSQL_SHA256[name] for name in present
+        name: EHRSQL_CHECKSUMS[name] for name in present
     }
