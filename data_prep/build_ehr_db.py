@@ -79,7 +79,8 @@ def main(argv: list[str] | None = None) -> None:
         default=0,
         metavar="N",
         help="build N more databases DB_NAME.variant1.sqlite, ...: four fifths as many patients, drawn anew, "
-        "with --timeshift moved by up to 60 days more, with values exchanged among the rows of an item",
+        "half of them under ids of others, with --timeshift moved by up to 60 days more, with values exchanged among "
+        "the rows of an item",
     )
     add("--memory_limit", default=MEMORY_LIMIT, help="most memory for reading; what needs more goes to OUT_DIR")
     args = parser.parse_args(argv)

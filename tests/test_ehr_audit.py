@@ -124,6 +124,30 @@ def test_explain_ends_at_the_rows_of_the_database_and_schema_is_the_prompts_own(
     assert "0.0% of 1" in printed and 'dev a (patients): [["1.0"], ["1.0"]], published [["2.0"]]' in printed
 
 
+def check_ids(variant: Path, of_original: set[int]) -> None:
+    """The patients of a variant have ids of the database's, and every record is of the patient of its admission."""
+    patients = [id for (id,) in select(variant, "SELECT subject_id FROM patients")]
+    assert len({*patients}) == 16 and {*patients} <= of_original
+    for table in ("diagnoses_icd", "labevents", "prescriptions", "chartevents", "icustays", "transfers", "cost"):
+        ((records, right),) = select(
+            variant,
+            f"SELECT count(*), sum(e.subject_id = a.subject_id AND p.subject_id IS NOT NULL) FROM {table} AS e "
+            "LEFT JOIN admissions AS a USING (hadm_id) LEFT JOIN patients AS p ON p.subject_id = e.subject_id",
+        )
+        assert records == right > 0, table
+    stays = "SELECT count(*) FROM chartevents WHERE stay_id NOT IN (SELECT stay_id FROM icustays)"
+    assert select(variant, stays) == [(0,)]
+
+
+def test_half_of_the_patients_of_a_variant_have_the_records_of_others(tmp_path):
+    """Here all patients are in all databases: 16 of 20, and the original's 20."""
+    make_tree(tmp_path / "tree", patients=20)
+    main(["--data_dir", str(tmp_path / "tree"), "--num_patient", "20", "--out_dir", str(tmp_path), "--variants", "1"])
+    query = "SELECT subject_id, gender, dob FROM patients"
+    before, after = (select(tmp_path / f"mimic_iv{name}.sqlite", query) for name in ("", ".variant1"))
+    assert 4 <= len({*before} & {*after}) <= 12
+
+
 def test_variants_differ_in_patients_times_and_values_and_keep_values_with_their_items(tmp_path):
     make_tree(tmp_path / "tree", patients=30)
     options = ["--data_dir", str(tmp_path / "tree"), "--num_patient", "20", "--timeshift", "--start_year", "2100"]
@@ -137,6 +161,8 @@ def test_variants_differ_in_patients_times_and_values_and_keep_values_with_their
     assert [select(path, "SELECT count(*) FROM patients") for path in paths] == [[(20,)], [(16,)], [(16,)]]
     for query in ("SELECT subject_id FROM patients", "SELECT hadm_id, admittime FROM admissions"):
         assert len({str(select(path, query)) for path in paths}) == 3
+    for number in (1, 2):
+        check_ids(paths[number], of_original={id for (id,) in select(paths[0], "SELECT subject_id FROM patients")})
     plain = dict(num_patient=16, seed=1, jitter_days=60, **IN_2100)
     build(tmp_path / "tree", tmp_path / "plain.sqlite", BuildOptions(**plain))
     for table, item, value in EXCHANGED:
