@@ -159,6 +159,10 @@ def parser() -> argparse.ArgumentParser:
         "--db_path", type=Path,
         help="EHRSQL: database, if not the one that the parquet file names, or that lies beside a data.json's split",
     )  # fmt: skip
+    parser.add_argument(
+        "--variants", nargs="+", metavar="DB",
+        help="EHRSQL: databases of build_ehr_db --variants; an answer that is wrong there is right by luck",
+    )  # fmt: skip
     parser.add_argument("--num_samples", type=int, help="evaluate on that many questions, drawn at random, not on all")
     parser.add_argument(
         "--prompt",

@@ -1,6 +1,7 @@
 """Percentile bootstrap intervals over questions, and p values for paired differences."""
 
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 
 import numpy as np
 
@@ -19,6 +20,15 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, f
         ValueError: there are no values.
     """
     return percentile_interval(_resampled_means(values, seed))
+
+
+def percent_interval(values: Sequence[float], seed: int = 0) -> dict[str, float | None]:
+    """The number of ``questions``, the mean of their ``values`` as ``percent``, and its interval ``low``, ``high``.
+
+    ``values`` are already times 100. Without any, the last three are None.
+    """
+    low, high = bootstrap_interval(values, seed) if values else (None, None)
+    return {"questions": len(values), "percent": fmean(values) if values else None, "low": low, "high": high}
 
 
 def _resampled_means(values: Sequence[float], seed: int) -> np.ndarray:

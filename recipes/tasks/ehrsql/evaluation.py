@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console, Group
@@ -18,6 +19,7 @@ from recipes.tasks.ehrsql.defaults import DEFAULT_PROMPT, database_of, prompt_of
 from recipes.tasks.ehrsql.figures import GROUPS, FurtherAnswer, Sample, first_rows, graded, shown, summarize
 from recipes.tasks.ehrsql.further import further_table
 from recipes.tasks.ehrsql.misreadings import given_by_misreadings, misreading_counts
+from recipes.tasks.ehrsql.robust import add_variants, judge_on_variants, right_by_luck, robust_table, robustly_right
 from recipes.tasks.ehrsql.rows import read_rows
 from recipes.tasks.ehrsql.selection_table import selection_table
 from reward_fns.ehrsql import compute_score, grade, query_timeout
@@ -37,9 +39,14 @@ def _has_selection(sample: Sample) -> bool:
     return sample.withheld is not None
 
 
+def _has_variants(sample: Sample) -> bool:
+    return sample.answerable and bool(sample.variants)
+
+
 # What runs are compared by. name -> (which questions, the value of one question); a figure is the mean of the values.
 FIGURES: dict[str, tuple[Callable[[Sample], bool], Callable[[Sample], float]]] = {
     **{name: (GROUPS[name], lambda sample: 100 * sample.acc) for name in GROUPS if name != "all questions"},
+    "all answerable, robust": (_has_variants, lambda sample: 100 * robustly_right(sample)),
     "RS(0)": (GROUPS["all questions"], lambda sample: 100 * reliability_score([sample], 0)),
     "RS(10)": (GROUPS["all questions"], lambda sample: 100 * reliability_score([sample], 10)),
     "RS(10), selected": (_has_selection, lambda sample: 100 * reliability_score([shown(sample)], 10)),
@@ -52,7 +59,7 @@ def identity(sample: Sample) -> tuple:
 
 
 def load_rows(args: argparse.Namespace) -> list[Row]:
-    """The rows of ``--dataset_path``; see ``recipes.tasks.ehrsql.rows``.
+    """The rows of ``--dataset_path``; see ``rows`` and, for ``--variants``, ``robust`` beside this module.
 
     For a ``data.json``, fills in ``--db_path`` and ``--prompt``, so that the results name them.
     """
@@ -61,6 +68,8 @@ def load_rows(args: argparse.Namespace) -> list[Row]:
         args.prompt = args.prompt or prompt_of(args.model_name)
     rows = read_rows(args.dataset_path, args.db_path, args.prompt or DEFAULT_PROMPT)
     warn_of_bare_questions(rows, args.model_name)
+    if args.variants:
+        add_variants(rows, args.variants, args.dataset_path)
     return rows
 
 
@@ -74,9 +83,11 @@ def grade_responses(rows: Sequence[Row], responses: Sequence[Response]) -> list[
         try:
             samples = pool.map(_grade, rows, responses)
             samples = list(track(samples, "Grading", len(rows), console=Console(stderr=True)))
+            verdicts = judge_on_variants(rows, responses, pool)
         except (DatabaseError, SandboxError) as error:
             pool.shutdown(cancel_futures=True)
             raise InputError(f"cannot grade: {error}") from error
+    samples = [replace(sample, variants=verdict) for sample, verdict in zip(samples, verdicts, strict=True)]
     if not graded(samples):
         raise InputError("every gold query of the dataset failed; prepare it again on the right database")
     return samples
@@ -154,6 +165,8 @@ def log_lines(sample: Sample) -> Iterator[str]:
         yield "  withheld: not certain enough"
     if given := [name for name, given in sample.misreadings.items() if given]:
         yield f"  misread:  {', '.join(given)}"
+    if right_by_luck(sample):
+        yield f"  by luck:  wrong on {', '.join(name for name, right in sample.variants.items() if right is False)}"
 
 
 def summary_table(summary: dict[str, Any], title: str) -> Group:
@@ -187,6 +200,8 @@ def summary_table(summary: dict[str, Any], title: str) -> Group:
     tables = [table, _canary_table(summary["canaries"])]
     if summary["misreadings"]:
         tables.insert(1, _misreading_table(summary["misreadings"]))
+    if "robust" in summary:
+        tables.insert(1, robust_table(summary))
     if "further" in summary:
         tables.append(further_table(summary["further"]))
     if "selection" in summary:

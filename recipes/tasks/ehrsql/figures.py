@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, TypedDict
 
-from recipes.evaluation.bootstrap import bootstrap_interval
+from recipes.evaluation.bootstrap import percent_interval
 from recipes.tasks.ehrsql.further import further_figures
 from recipes.tasks.ehrsql.misreadings import misreading_counts
+from recipes.tasks.ehrsql.robust import robust_figures
 from reward_fns.sql.answers import GOLD_FAILED, SELECT_1
 from reward_fns.sql.reliability import Verdict, official_penalties, reliability_score
 
@@ -35,7 +36,7 @@ class Sample:
     ``answer``: the first ``SHOWN_ROWS`` rows of the query's canonical answer, as JSON (None without an answer), and
     ``rows`` the number of all rows. ``pred`` is equal for responses with equal answers (``reward_fns.ehrsql.Grade``).
     ``confidence``: see ``recipes.tasks.ehrsql.confidence``. ``further``: more answers to the question. ``withheld``:
-    whether selection withholds the answer, None without selection.
+    whether selection withholds the answer, None without selection. ``variants``: see ``recipes.tasks.ehrsql.robust``.
     ``misreadings``: those that change the gold query's answer, each with whether it gives the model's answer (see
     ``recipes.tasks.ehrsql.misreadings``); empty where the gold query is not known.
     """
@@ -66,6 +67,7 @@ class Sample:
     confidence: dict[str, float] = field(default_factory=dict)
     further: list[FurtherAnswer] = field(default_factory=list)
     withheld: bool | None = None
+    variants: dict[str, bool | None] = field(default_factory=dict)
 
 
 # The groups that accuracy is reported on, in the order of the tables. A template is seen if train has it.
@@ -92,6 +94,7 @@ def summarize(samples: Sequence[Sample], seed: int = 0) -> dict[str, Any]:
     the share of the unanswerable questions that are abstained on. ``select_1_percent`` is what the constant query
     SELECT 1 would score on the answerable; ``right_constants`` counts right answers of queries that read no table.
     ``misreadings``: see ``misreading_counts``. ``further``, where there are further answers: see ``further_figures``.
+    ``robust``, where there are variants: see ``robust_figures``.
     Questions whose gold query failed are counted in ``gold_failed`` and nowhere else.
 
     Raises:
@@ -103,17 +106,15 @@ def summarize(samples: Sequence[Sample], seed: int = 0) -> dict[str, Any]:
     answerable = [sample for sample in samples if sample.answerable]
     unanswerable = [sample for sample in samples if not sample.answerable]
     abstained = [sample for sample in samples if sample.abstained]
-    accuracy = {}
-    for name, belongs in GROUPS.items():
-        values = [100 * sample.acc for sample in samples if belongs(sample)]
-        low, high = bootstrap_interval(values, seed) if values else (None, None)
-        accuracy[name] = {"questions": len(values), "percent": percent(values), "low": low, "high": high}
     return {
         "questions": len(samples),
         "answerable": len(answerable),
         "unanswerable": len(unanswerable),
         "gold_failed": len(everything) - len(samples),
-        "execution_accuracy": accuracy,
+        "execution_accuracy": {
+            name: percent_interval([100 * sample.acc for sample in samples if belongs(sample)], seed)
+            for name, belongs in GROUPS.items()
+        },
         "select_1_percent": percent([100 * (sample.ground_truth == SELECT_1) for sample in answerable]),
         "right_constants": sum(sample.acc > 0 and sample.executed and not sample.reads_table for sample in samples),
         "reliability": {
@@ -132,6 +133,7 @@ def summarize(samples: Sequence[Sample], seed: int = 0) -> dict[str, Any]:
         "cut_off_percent": percent([100 * (sample.finish_reason == "length") for sample in samples]),
         "misreadings": misreading_counts(samples),
         **further_figures(samples),
+        **robust_figures(samples, GROUPS, seed),
     }
 
 

@@ -64,8 +64,7 @@ def _move(rows: Sequence[Row], db_path: Path, file: Path) -> None:
     """Give ``rows``, which are of ``file`` and about other databases, the database ``db_path`` and its gold answers."""
     if not rows:
         return
-    unknown = [row for row in rows if row["extra_info"]["answerable"] and not row["extra_info"]["gold_sql"]]
-    if unknown:
+    if unknown := without_gold(rows):
         info = unknown[0]["extra_info"]
         raise InputError(
             f"{file} holds the answers on {info['db_path']} and lacks the gold SQL of {len(unknown)} of {len(rows)} "
@@ -83,6 +82,11 @@ def _move(rows: Sequence[Row], db_path: Path, file: Path) -> None:
     Console(stderr=True, soft_wrap=True, markup=False).print(
         f"gold executed on {db_path}: {changed:,} of {len(rows):,} answers differ from those of {file}"
     )
+
+
+def without_gold(rows: Sequence[Row]) -> list[Row]:
+    """The answerable questions of ``rows`` whose gold query is not known: nobody can execute it elsewhere."""
+    return [row for row in rows if row["extra_info"]["answerable"] and not row["extra_info"]["gold_sql"]]
 
 
 def _problem(row: Row) -> str | None:
