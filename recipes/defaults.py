@@ -62,14 +62,14 @@ def test_set(recipe: Task, run: Path, environ: Mapping[str, str]) -> Path:
 
 
 def newest_run(recipe: Task, environ: MutableMapping[str, str]) -> Path:
-    """The folder of the run that has trained a model last: ``OUTPUT_DIR``, ``PRESET``'s, or any ``outputs/<recipe>_*``.
+    """The folder of the run that has trained a model last: ``OUTPUT_DIR``, ``PRESET``'s, or any in ``outputs``.
 
     Raises:
         InputError: no run there has a model and test questions.
     """
     own = recipe.pipeline(environ, []).folder
     chosen = environ.get("OUTPUT_DIR") or environ.get("PRESET")
-    runs = [own] if chosen else sorted(own.parent.glob(f"{recipe.name}_*"))
+    runs = [own] if chosen else [own.parent, *sorted(own.parent.glob(f"{recipe.name}_*"))]
     finished = {run: _trained_at(run) for run in runs if test_set(recipe, run, environ).is_file()}
     if not any(finished.values()):
         place = own if chosen else own.parent / f"{recipe.name}_*"

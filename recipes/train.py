@@ -55,25 +55,35 @@ def run_for(args: argparse.Namespace, environ: MutableMapping[str, str]) -> Reci
         environ["PRESET"] = preset
     if args.output_dir:
         environ["OUTPUT_DIR"] = os.path.abspath(args.output_dir)
-    data, prepared = args.data_path or default_training_data(recipe, environ), None
-    if args.db_path and not data:
-        raise InputError("--db_path is the database of the questions in --data_path; give that, too")
-    if data and (variables := recipe.pipeline.raw_data(data, args.db_path)):
-        environ.update(variables)
-    elif data:
-        if args.db_path:
-            raise InputError(f"{data} names its database itself; leave --db_path out, or give EHRSQL's train/data.json")
-        file = train_file(data, recipe)
-        prepared = file.parent
-        if file.name != recipe.train_file:
-            overrides.insert(0, override("data.train_files", file))
+    prepared = choose_data(args, recipe, environ)
+    if prepared and prepared.name != recipe.train_file:
+        overrides.append(override("data.train_files", prepared))
     run = recipe.pipeline(environ, [*overrides, *args.overrides], grpo_only=bool(model))
-    run.prepared = prepared
+    run.prepared = prepared and prepared.parent
     run.check()
     check_device(run.config, hardware.find_gpus())
-    if prepared and run.trains_sft() and not (prepared / "sft_train.parquet").is_file():
-        raise InputError(f"no {prepared}/sft_train.parquet for the SFT of preset {run.preset}; give a --model_name")
+    if prepared and run.trains_sft() and not prepared.with_name("sft_train.parquet").is_file():
+        raise InputError(f"no sft_train.parquet beside {prepared} for preset {run.preset}'s SFT; give a --model_name")
     return run
+
+
+def choose_data(args: argparse.Namespace, recipe: Task, environ: MutableMapping[str, str]) -> Path | None:
+    """The file of training questions, where prepared ones are named. ``environ`` gets the names of raw ones.
+
+    Raises:
+        InputError: there are no such data.
+    """
+    data = args.data_path or default_training_data(recipe, environ)
+    if not data:
+        if args.db_path:
+            raise InputError("--db_path is the database of the questions in --data_path; give that, too")
+        return None
+    if variables := recipe.pipeline.raw_data(data, args.db_path):
+        environ.update(variables)
+        return None
+    if args.db_path:
+        raise InputError(f"{data} names its database itself; leave --db_path out, or give EHRSQL's train/data.json")
+    return train_file(data, recipe)
 
 
 def train_file(data_path: Path, recipe: Task) -> Path:

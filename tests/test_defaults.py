@@ -48,6 +48,13 @@ def test_alone_it_takes_the_newest_run(place, capsys):
     assert filled("--recipe", "ecg")[:2] == ([str(ecg)], ecg / "data" / "parquet" / "grpo_test.parquet")
 
 
+def test_a_run_in_the_outputs_folder_itself_is_one_of_them(place):
+    finished_run(place / "outputs" / "ehrsql_tiny", 2000, "grpo")
+    finished_run(place / "outputs", 3000, "grpo")
+    assert filled()[0] == [str(place / "outputs")]
+    assert filled(PRESET="tiny")[0] == [str(place / "outputs" / "ehrsql_tiny")]
+
+
 def test_preset_and_output_folder_choose_the_run(place):
     tiny = finished_run(place / "outputs" / "ehrsql_tiny", 2000, "grpo")
     finished_run(place / "outputs" / "ehrsql_new", 3000, "grpo")

@@ -150,6 +150,8 @@ def test_model_of_a_hub(tmp_path, monkeypatch):
     assert doctor.check_model("qwen2_5_0_5b").status == "fail"
     (tmp_path / "hub" / "models--Qwen--Qwen2.5-0.5B-Instruct").mkdir(parents=True)
     assert doctor.check_model("qwen2_5_0_5b").status == "ok"
+    # A model in a folder needs no hub.
+    assert doctor.check_start_model(str(tmp_path)).status == "ok"
 
 
 def test_shared_memory(tmp_path, monkeypatch):

@@ -103,6 +103,7 @@ def test_a_run_that_is_stopped_in_every_stage_goes_on_to_its_page(run):
     assert run.partial_files() == []
     figures = json.loads((run.folder / "models" / "grpo" / "export.json").read_text())
     assert figures["tensors_changed"] > 0
+    assert figures["prompt"] == "question_only"
     assert figures["logprob_difference_mean"] < 0.05
     for label in ("start", "grpo"):
         (path,) = (run.folder / "results" / label).glob("*/*/results.json")
@@ -255,6 +256,21 @@ def test_a_finished_run_has_nothing_to_do_and_keeps_its_data(ended):
     assert "holds a run on other data, or with another seed" in refused.splitlines()[-1]
     refused = finished(ended.command("recipe.sft.batch_size=4"), 1, **ended.variables)
     assert "sft holds a run on other data, from another model or with other settings" in refused.splitlines()[-1]
+
+
+def test_train_on_raw_questions_leaves_what_evaluate_takes(ended, tmp_path):
+    of_sft = ("recipe.gold_sql_share", "recipe.sft.")
+    settings = [text for text in SETTINGS if not text.startswith(of_sft)]
+    questions = f"{ended.variables['EHRSQL_DATA']}/train/data.json"
+    given = ["--data_path", questions, "--db_path", ended.variables["EHR_DB"], "--output_dir", tmp_path / "run"]
+    command = recipe("train", *given, "--model_name", ended.folder / "models" / "sft", *settings, "recipe.grpo.steps=1")
+    assert f"evaluate --model_name {tmp_path}/run" in finished(command)
+    assert "grpo: finished before" in finished(command)
+    given = ["--output_dir", tmp_path / "results", "--max_response_length", 64]
+    printed = finished(recipe("evaluate", "--model_name", tmp_path / "run", *given))
+    assert f"evaluating {tmp_path}/run on {tmp_path}/run/data/parquet/valid.parquet" in printed
+    (path,) = tmp_path.glob("results/run/run_*/results.json")
+    assert json.loads(path.read_text())["summary"]["questions"] == 8
 
 
 def test_evaluation_of_the_trained_model(ended, tmp_path):

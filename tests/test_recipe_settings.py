@@ -100,6 +100,13 @@ def test_given_data_replace_the_demo(tmp_path):
     assert f"{tmp_path}/models/smollm2_135m" in ecg["evaluate"] and ecg["evaluate"][-1] == f"{tmp_path}/results/base"
 
 
+def test_a_prompt_of_the_callers_folder_reaches_the_stages(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = Ehrsql({"OUTPUT_DIR": str(tmp_path / "out")}, ["recipe.prompt=own.jinja"])
+    shown = programs(recipe)["parquet"]
+    assert shown[shown.index("--prompt") + 1] == recipe.chat_options()[-1] == f"{tmp_path}/own.jinja"
+
+
 @pytest.mark.parametrize(
     ("variables", "overrides", "message"),
     [

@@ -292,7 +292,7 @@ def test_a_database_without_questions_is_refused():
 
 
 def test_the_sft_of_a_preset_needs_its_pairs(data, tmp_path):
-    with pytest.raises(InputError, match=r"no .*/sft_train\.parquet for the SFT of preset tiny; give a --model_name"):
+    with pytest.raises(InputError, match=r"no sft_train\.parquet beside .* for preset tiny's SFT; give a --model_name"):
         stages_of(["--data_path", str(data), "--output_dir", str(tmp_path / "run")])
     pq.write_table(PROMPTS, data / "sft_train.parquet")
     assert "sft" in stages_of(["--data_path", str(data), "--output_dir", str(tmp_path / "run")])

@@ -25,7 +25,8 @@ def load_tokenizer(name: str) -> Any:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"cannot load the tokenizer of {name}: {reason}; check the name, the folder and the network"
+            f"cannot load the tokenizer of {name}: {reason}; check the name, the folder and the network, and log in "
+            "with hf auth login where the model is gated"
         ) from error
     if not tokenizer.chat_template:
         raise InputError(f"the tokenizer of {name} has no chat template; choose an instruct model")

@@ -81,7 +81,10 @@ class Generator:
             self.context_length = getattr(config, "max_position_embeddings", None)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise InputError(f"cannot load {model}: {reason}; check the name, the folder and the network") from error
+            raise InputError(
+                f"cannot load {model}: {reason}; check the name, the folder and the network, and log in with hf auth "
+                "login where the model is gated"
+            ) from error
         self.tokenizer = load_tokenizer(model)
 
     def __call__(self, prompts: Sequence[list[dict[str, str]]]) -> list[Response]:

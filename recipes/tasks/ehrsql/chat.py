@@ -31,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def make_task(args: argparse.Namespace, run: Ehrsql) -> "EhrsqlTask":
     """Raises an ``InputError`` where there is no such prompt, or the database is missing or unreadable."""
     own = Path(run.environ.get("EHR_DB") or args.output_dir / "data" / "mimic_iv.sqlite")
-    return EhrsqlTask(args.prompt or run.block.prompt, args.db_path or own)
+    return EhrsqlTask(args.prompt or run.prompt, args.db_path or own)
 
 
 class EhrsqlTask:

@@ -1,8 +1,10 @@
 """The EHRSQL recipe: raw tables -> database -> questions -> parquet -> SFT -> GRPO -> evaluation."""
 
+import os
 from pathlib import Path
 
 from data_prep.common.errors import InputError
+from data_prep.sql.prompts import is_template_path
 from data_prep.sql.schema import open_database
 from recipes.pipeline.recipe import Recipe
 from recipes.pipeline.stages import Stages
@@ -25,6 +27,12 @@ class Ehrsql(Recipe):
     @property
     def database(self) -> Path:
         return Path(self.environ.get("EHR_DB") or self.folder / "data" / "mimic_iv.sqlite")
+
+    @property
+    def prompt(self) -> str:
+        """A name, or the absolute path of a template: the stages run in a folder of their own."""
+        prompt = self.block.prompt
+        return os.path.abspath(prompt) if is_template_path(prompt) else prompt
 
     def default_preset(self) -> str:
         return "tiny"
@@ -70,7 +78,9 @@ class Ehrsql(Recipe):
             imitated = ["--gold_sql_share", str(self.block.gold_sql_share)]
 
         own = [given or "", self.environ.get("EHR_DB") or ""]
-        stages.same_data(*own, str(self.seed), self.block.prompt, *imitated[1:])
+        stages.same_data(*own, str(self.seed), self.prompt, *imitated[1:])
+        if is_template_path(self.prompt):
+            stages.after_files([Path(self.prompt)])
         if teacher and self.environ.get("EHRSQL_TEACHER"):
             stages.after_files([Path(teacher)])
         if given:
@@ -81,7 +91,7 @@ class Ehrsql(Recipe):
             self._make_demo(stages, data, questions)
         program = [
             *("python", "-m", "data_prep.ehrsql", "--data_dir", str(questions), "--db", str(self.database)),
-            *("--out_dir", str(self.parquet), "--seed", str(self.seed), "--prompt", self.block.prompt, *imitated),
+            *("--out_dir", str(self.parquet), "--seed", str(self.seed), "--prompt", self.prompt, *imitated),
         ]
         self.parquet_and_model(stages, program)
 
@@ -100,7 +110,7 @@ class Ehrsql(Recipe):
         return self.parquet / self.task.valid_file  # EHRSQL's test labels may be missing
 
     def chat_options(self) -> list[str]:
-        return ["--db_path", str(self.database), "--prompt", self.block.prompt]
+        return ["--db_path", str(self.database), "--prompt", self.prompt]
 
     def real_data(self) -> list[str]:
         return [] if self.environ.get("EHRSQL_DATA") else ["EHRSQL_DATA=data/ehrsql", "EHR_DB=data/mimic_iv.sqlite"]
