@@ -25,6 +25,14 @@ _DENIED_BEFORE = re.compile(
 _SPARED = re.compile(r"\s*(?:is|are|was|were) (?:not\b|never\b|spared|excluded|unaffected)", re.IGNORECASE)
 
 
+class _Negex(Negex):
+    """NegEx that leaves out texts without a word that denies: it looks at all spans between any two boundaries."""
+
+    def negex(self, doc: Doc) -> Doc:
+        preceding, following, _ = self.process_negations(doc)
+        return super().negex(doc) if preceding or following else doc
+
+
 class Negations:
     """NegEx for what is denied, for what is denied of some kinds of terms alone, and for what is left open.
 
@@ -69,7 +77,7 @@ def _negex(nlp: Language, name: str, pseudo: list[str], words: dict[str, list[st
         "following_negations": words["following"],
         "termination": termination,
     }
-    return Negex(nlp, name, triggers, extension_name=name, span_keys=["facts"])
+    return _Negex(nlp, name, triggers, extension_name=name, span_keys=["facts"])
 
 
 def before(text: str, position: int) -> str:

@@ -29,7 +29,7 @@ from reward_fns.ecg_grader.parameters import (
 )
 from reward_fns.ecg_grader.quantities import is_measure
 from reward_fns.ecg_grader.reading import VERDICT, read
-from reward_fns.ecg_grader.text import SENTENCE_END, content_stem, says_little
+from reward_fns.ecg_grader.text import SENTENCE_END, Text, content_stem, says_little
 
 
 def substitution(answer: str, reference: str, question: str) -> Contradiction | None:
@@ -38,8 +38,8 @@ def substitution(answer: str, reference: str, question: str) -> Contradiction | 
     Each sentence of the answer is compared with the sentence of the reference that it is most like: what stands around
     a changed copy does not hide the change. The facts of the contradiction are the words that others replaced.
     """
-    known = {*_stems(read(reference).text.words), *_stems(read(question).text.words)}
-    length = max(1, len(_telling(read(answer).text.words)))
+    known = {*_stems(Text(reference).words), *_stems(Text(question).words)}
+    length = max(1, len(_telling(Text(answer).words)))
     copied = _sentences(reference)
     found = []
     for said in _sentences(answer):
@@ -99,7 +99,7 @@ def _replaced(said: list[str], wanted: list[str], known: set[str], length: int, 
 
 def _sentences(text: str) -> list[list[str]]:
     """The words of each sentence, without a yes or no before them, which changes none of them."""
-    return [read(VERDICT.sub("", sentence)).text.words for sentence in SENTENCE_END.split(text)]
+    return [Text(VERDICT.sub("", sentence)).words for sentence in SENTENCE_END.split(text)]
 
 
 def _denies(words: list[str]) -> bool:
