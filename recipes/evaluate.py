@@ -3,7 +3,8 @@
 ``evaluate --recipe R --model_name M --dataset_path test.parquet`` generates one response a question with vLLM, grades
 it, prints the figures and writes ``<output_dir>/<model>/run_<timestamp>/``: ``results.json`` (``summary``, ``config``
 and every sample under ``samples``) and ``evaluation.log`` (the same for reading). Several models are evaluated one
-after the other. With ``--select``, answers are withheld by a threshold that is chosen on validation questions.
+after the other. ``--server`` asks a server instead, and ``--predictions`` reads the responses from a file. With
+``--select``, answers are withheld by a threshold that is chosen on validation questions.
 ``recipes/defaults.py`` says what ``evaluate`` alone does. What is particular to a recipe stands in
 ``recipes/tasks/<recipe>``.
 """
@@ -12,6 +13,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,20 @@ from recipes.defaults import fill_evaluation
 from recipes.evaluation.data_parallel import gpus_of_engines
 from recipes.evaluation.folders import run_folders
 from recipes.evaluation.generation import TOO_LONG, GenerationOptions, Generator, Response
+from recipes.evaluation.predictions import predicted_responses
 from recipes.evaluation.results import write_results
 from recipes.evaluation.rows import Row, choose_rows
 from recipes.evaluation.selector import save_selector
+from recipes.evaluation.server import ServerGenerator
+from recipes.evaluation.sources import (
+    DEFAULTS,
+    add_source_options,
+    check_source,
+    models_of,
+    server_of,
+    settings_of,
+    with_defaults,
+)
 from recipes.pipeline.settings import load_environment
 from recipes.tasks.registry import TASKS, Task, add_recipe_option
 from recipes.trained_models import exported_model
@@ -33,17 +46,19 @@ from recipes.trained_models import exported_model
 Generate = Callable[[Sequence[list[dict[str, str]]]], list[Response]]
 
 
-def evaluate(
-    args: argparse.Namespace, make_generator: Callable[[GenerationOptions], Generate] = Generator
-) -> list[Path]:
+def evaluate(args: argparse.Namespace, make_engine: Callable[[GenerationOptions], Generate] = Generator) -> list[Path]:
     """Do what the command line asks for; return the folder of each model, as it was written.
 
     Raises:
         InputError: an option, the dataset, a database, a model or an output folder is bad; nothing is written then.
     """
+    check_source(args)
+    args, server = with_defaults(args), server_of(args)
+    names = args.model_name = models_of(args)
     check_options(args)
-    args.dtype = args.dtype or hardware.rollout_dtype()
-    names, args.model_name = args.model_name, [exported_model(name) for name in args.model_name]
+    if not (server or args.predictions):
+        args.dtype = args.dtype or hardware.rollout_dtype()
+        args.model_name = [exported_model(name) for name in names]
     task = TASKS[args.recipe]
     everything = task.evaluation.load_rows(args)
     rows, valid = choose_rows(everything, args.num_samples, args.seed), []
@@ -51,11 +66,26 @@ def evaluate(
         args.select = args.dataset_path.with_name(task.valid_file) if args.select is True else args.select
         valid = task.selection.load_valid(args, everything)
     folders = run_folders(args.output_dir, names, args.model_name, args.run_name)
-    generators = [make_generator(generation_options(args, model)) for model in args.model_name]
+
+    def make_generator(model: str, folder: Path) -> Generate:
+        if args.predictions:
+            responses = predicted_responses(args.predictions, _ids(rows), _ids(everything))
+            return lambda prompts: responses
+        if server:
+            return ServerGenerator(generation_options(args, model), server, folder.parent)
+        return make_engine(generation_options(args, model))
+
+    generators = list(map(make_generator, args.model_name, folders))
     for model, folder, generate in zip(args.model_name, folders, generators, strict=True):
-        config = vars(args) | {"model_name": model, "output_dir": folder.parent.parent}
+        config = settings_of(args) | {"model_name": model, "output_dir": folder.parent.parent}
         evaluate_model(task, rows, valid, generate, folder, config)
+        if isinstance(generate, ServerGenerator):
+            generate.finish()
     return folders
+
+
+def _ids(rows: Sequence[Row]) -> list[str]:
+    return [row["extra_info"]["id"] for row in rows]
 
 
 def generation_options(args: argparse.Namespace, model: str) -> GenerationOptions:
@@ -97,7 +127,12 @@ def evaluate_model(
     config["prompts_too_long"] = sum(response.finish_reason == TOO_LONG for response in responses)
     config["generation_seconds"] = round(generated - started, 1)
     config["grading_seconds"] = round(time.monotonic() - generated, 1)
-    write_results(folder, summary, config, samples, selection.charts if selection else {})
+    if isinstance(generate, ServerGenerator):
+        config["server_cost"] = generate.cost
+    further = dict(selection.charts) if selection else {}
+    if settings["write_predictions"]:
+        further["prediction.json"] = partial(recipe.write_predictions, samples)
+    write_results(folder, summary, config, samples, further)
     title = f"{settings['model_name']} on {settings['dataset_path'].name}"
     Console().print(recipe.summary_table(summary, title))
     if selection:
@@ -126,7 +161,8 @@ def check_options(args: argparse.Namespace) -> None:
         raise InputError(f"--select_penalty is {args.select_penalty:g}; give 0 or more")
     if not 0 < args.gpu_memory_utilization <= 1:
         raise InputError(f"--gpu_memory_utilization is {args.gpu_memory_utilization:g}; give a share in (0, 1]")
-    gpus_of_engines(args.tensor_parallel_size, args.data_parallel_size)
+    if not (args.server or args.predictions):
+        gpus_of_engines(args.tensor_parallel_size, args.data_parallel_size)
     if len(args.output_dir) not in (1, len(args.model_name)):
         count = f"{len(args.output_dir)} folders for {len(args.model_name)} models"
         raise InputError(f"--output_dir names {count}; name one for all, or one for each")
@@ -148,8 +184,10 @@ def parser() -> argparse.ArgumentParser:
     add_recipe_option(parser, "whose questions and grader")
     parser.add_argument(
         "--model_name", nargs="+",
-        help="Hugging Face folders, hub ids or runs' output folders, if not DEFAULT_MODEL_NAME or else the newest run",
+        help="Hugging Face folders, hub ids or runs' output folders, if not DEFAULT_MODEL_NAME or else the newest run; "
+        "with --server the model's name there, with --predictions a label",
     )  # fmt: skip
+    add_source_options(parser)
     parser.add_argument(
         "--dataset_path", type=Path,
         help="parquet file of data_prep.ehrsql or data_prep.ecg_expert_qa, or EHRSQL's data.json, if not "
@@ -175,8 +213,14 @@ def parser() -> argparse.ArgumentParser:
         "else results",
     )  # fmt: skip
     parser.add_argument("--run_name", help="name of the run's folder, if not run_<timestamp>")
-    parser.add_argument("--max_response_length", "--max_length", type=int, default=1024, help="in tokens")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    parser.add_argument(
+        "--max_response_length", "--max_length", type=int, default=argparse.SUPPRESS,
+        help=f"in tokens (default: {DEFAULTS['max_response_length']})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--temperature", type=float, default=argparse.SUPPRESS,
+        help=f"0 is greedy (default: {DEFAULTS['temperature']:g})",
+    )  # fmt: skip
     parser.add_argument(
         "--further_answers", type=int, metavar="K",
         help="EHRSQL: K more answers to each question, for pass@k, a majority vote and agreement as a confidence",
@@ -189,13 +233,28 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--select_penalty", type=float, metavar="C", help="EHRSQL: --select chooses by RS(C), if not by RS(10)"
     )
-    parser.add_argument("--further_temperature", type=float, default=0.8, help="of the further answers")
+    parser.add_argument(
+        "--further_temperature", type=float, default=argparse.SUPPRESS,
+        help=f"of the further answers (default: {DEFAULTS['further_temperature']})",
+    )  # fmt: skip
     parser.add_argument(
         "--dtype", choices=("bfloat16", "float32"), help="if not that of training: float32 on a CPU, bfloat16 on a GPU"
     )
-    parser.add_argument("--gpu_memory_utilization", type=float, default=0.9, help="share of the GPU that vLLM takes")
-    parser.add_argument("--tensor_parallel_size", type=int, default=1, help="GPUs that share one copy of the model")
-    parser.add_argument("--data_parallel_size", type=int, default=1, help="engines that share the questions")
+    parser.add_argument(
+        "--gpu_memory_utilization", type=float, default=argparse.SUPPRESS,
+        help=f"share of the GPU that vLLM takes (default: {DEFAULTS['gpu_memory_utilization']})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tensor_parallel_size", type=int, default=argparse.SUPPRESS,
+        help=f"GPUs that share one copy of the model (default: {DEFAULTS['tensor_parallel_size']})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data_parallel_size", type=int, default=argparse.SUPPRESS,
+        help=f"engines that share the questions (default: {DEFAULTS['data_parallel_size']})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--write_predictions", action="store_true", default=None, help="EHRSQL: write prediction.json too"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the draw of questions, of sampling and the intervals")
     return parser
 
@@ -203,6 +262,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     load_environment(os.environ)
+    args.model_name = models_of(args)
     fill_evaluation(args, os.environ)
     for folder in evaluate(args):
         print(f"Wrote {folder}/results.json and {folder}/evaluation.log")

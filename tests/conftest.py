@@ -34,6 +34,7 @@ SLOW = {
     "test_ehrsql_parquet",
     "test_evaluate_ecg",
     "test_monitored_trainer",
+    "test_predictions",
     "test_rollout_groups",
     "test_sql_attacks",
     "test_sql_parity",
@@ -98,3 +99,36 @@ def browser():
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def running_chat_server():
+    from chat_server import ChatServer
+
+    server = ChatServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def server(running_chat_server, monkeypatch):
+    """A ``chat_server.ChatServer`` that nobody has asked yet, and no key or proxy in the environment."""
+    running_chat_server.reset()
+    for name in ("OPENAI_API_KEY", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    return running_chat_server
+
+
+@pytest.fixture
+def generate(server, tmp_path):
+    """Asks the server texts with some options: ``generate("text", ..., further=2)``."""
+    from recipes.evaluation.generation import GenerationOptions
+    from recipes.evaluation.server import ServerGenerator
+    from recipes.evaluation.server_connection import Server
+
+    def ask(*texts: str, server_options: dict | None = None, **options) -> list:
+        asked = Server(server.url, **{"timeout_s": 10.0} | (server_options or {}))
+        ask.generator = ServerGenerator(GenerationOptions("org/model", **options), asked, tmp_path / "answers")
+        return ask.generator([[{"role": "user", "content": text}] for text in texts])
+
+    return ask

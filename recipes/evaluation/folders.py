@@ -21,7 +21,7 @@ def run_folders(
     another model's results: ``owner__model``.
 
     Raises:
-        InputError: a run exists, its name is no plain name, or an output folder cannot be written to.
+        InputError: a run exists, a name is no plain name, or an output folder cannot be written to.
     """
     run = run_name or f"run_{datetime.now():%Y%m%d_%H%M%S}"
     if not re.fullmatch(r"\w[\w.-]*", run):
@@ -45,6 +45,8 @@ def _model_folder(place: Path, name: str, model: str, others: Sequence[str]) -> 
         folder = place / title
         if title not in [_title(_parts(other), count) for other in others] and not _holds_another(folder, model):
             break
+    if not title.strip(".") or not title.isprintable():
+        raise InputError(f"the model's name {name!r} cannot name a folder; give another --model_name")
     return folder
 
 

@@ -27,11 +27,11 @@ def write_results(
     summary: dict[str, Any],
     config: dict[str, Any],
     samples: Sequence[Any],
-    charts: Mapping[str, Callable[[Path], None]],
+    further: Mapping[str, Callable[[Path], None]],
 ) -> None:
-    """Write ``results.json``, ``evaluation.log`` and ``charts`` to the new ``folder``: all or none.
+    """Write ``results.json``, ``evaluation.log`` and ``further`` files to the new ``folder``: all or none.
 
-    ``charts`` has for each name of a file what draws it.
+    ``further`` has for each name of a file what writes it.
     """
     recipe = TASKS[config["recipe"]].evaluation
     results = {"summary": summary, "config": config, "samples": [asdict(sample) for sample in samples]}
@@ -46,8 +46,8 @@ def write_results(
                 print(file=log)
                 for line in recipe.log_lines(sample):
                     print(line, file=log)
-        for name, draw in charts.items():
-            draw(partial / name)
+        for name, write in further.items():
+            write(partial / name)
 
 
 def results_file(path: Path) -> Path:

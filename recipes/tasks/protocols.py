@@ -33,7 +33,8 @@ class EvaluationPart(Protocol):
     """``evaluation``: rows, grading and figures.
 
     ``TITLE`` heads tables and charts. ``VALIDATION`` is the pattern of verl's metric of greedy validation, and
-    ``VALIDATION_LABEL`` says what it is. ``FIGURES`` are what runs are compared by.
+    ``VALIDATION_LABEL`` says what it is. ``FIGURES`` are what runs are compared by. A recipe with the option
+    ``write_predictions`` also has a function of this name: it writes the predictions of samples to a path.
     """
 
     TITLE: str

@@ -87,7 +87,9 @@ _TASKS = (
         # Figures by fours: a tiny model learns to copy a number of 8 figures from the question sooner in 2 to 4 tokens
         # than in 8. A date format and 'start of month' stay in one piece, so that BPE can make them one token.
         token_split=r"'%[^']*'|'start of [a-z]+'|\d{1,4}| ?[()=<>]+| ?[^\W\d]+|[^\w\s]|\s",
-        evaluation_options=("db_path", "variants", "prompt", "further_answers", "select", "select_penalty"),
+        evaluation_options=(
+            *("db_path", "variants", "prompt", "further_answers", "select", "select_penalty", "write_predictions"),
+        ),
     ),
     Task(
         name="ecg",

@@ -19,6 +19,7 @@ from recipes.tasks.ehrsql.defaults import DEFAULT_PROMPT, database_of, prompt_of
 from recipes.tasks.ehrsql.figures import GROUPS, FurtherAnswer, Sample, first_rows, graded, shown, summarize
 from recipes.tasks.ehrsql.further import further_table
 from recipes.tasks.ehrsql.misreadings import given_by_misreadings, misreading_counts
+from recipes.tasks.ehrsql.prediction_file import write_predictions
 from recipes.tasks.ehrsql.robust import add_variants, judge_on_variants, right_by_luck, robust_table, robustly_right
 from recipes.tasks.ehrsql.rows import read_rows
 from recipes.tasks.ehrsql.selection_table import selection_table
@@ -27,7 +28,7 @@ from reward_fns.sql.answers import GOLD_FAILED
 from reward_fns.sql.reliability import reliability_score
 from reward_fns.sql.sandbox import DatabaseError, SandboxError
 
-__all__ = ["Sample", "canaries", "graded", "misreading_counts", "summarize"]
+__all__ = ["Sample", "canaries", "graded", "misreading_counts", "summarize", "write_predictions"]
 
 TITLE = "EHRSQL"
 # Greedy validation, as verl names it (a pattern), and what it is.
@@ -67,7 +68,8 @@ def load_rows(args: argparse.Namespace) -> list[Row]:
         args.db_path = args.db_path or database_of(args.dataset_path)
         args.prompt = args.prompt or prompt_of(args.model_name)
     rows = read_rows(args.dataset_path, args.db_path, args.prompt or DEFAULT_PROMPT)
-    warn_of_bare_questions(rows, args.model_name)
+    if not args.predictions:
+        warn_of_bare_questions(rows, args.model_name)
     if args.variants:
         add_variants(rows, args.variants, args.dataset_path)
     return rows
