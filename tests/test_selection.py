@@ -218,7 +218,7 @@ def test_several_scores_are_combined_only_where_that_is_better_for_sure(db):
         db, [(a + b > 0, {"a": a, "b": b}) for a, b in zip(first.tolist(), second.tolist(), strict=True)]
     )
     selector, compared = choose(together, ["a", "b"], 10, 0)
-    assert selector.name == "combination" and compared["combination"]["low"] > 0
+    assert selector.name == "combination of scores" and compared["combination"]["low"] > 0
     assert selector.weights["a"] == pytest.approx(selector.weights["b"], rel=0.3)
     alone = samples(db, [(a > 0, {"a": a, "b": b}) for a, b in zip(first.tolist(), second.tolist(), strict=True)])
     selector, compared = choose(alone, ["a", "b"], 10, 0)

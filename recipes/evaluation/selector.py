@@ -33,7 +33,7 @@ class Selector:
     @property
     def name(self) -> str:
         """The score, or that there are several."""
-        return next(iter(self.weights)) if len(self.weights) == 1 else "combination"
+        return next(iter(self.weights)) if len(self.weights) == 1 else "combination of scores"
 
     def confidence(self, scores: Mapping[str, float]) -> float:
         """The confidence of an answer with these scores; minus infinity where one is missing."""
