@@ -61,10 +61,8 @@ def evaluate(args: argparse.Namespace, make_engine: Callable[[GenerationOptions]
         args.model_name = [exported_model(name) for name in names]
     task = TASKS[args.recipe]
     everything = task.evaluation.load_rows(args)
-    rows, valid = choose_rows(everything, args.num_samples, args.seed), []
-    if args.select:
-        args.select = args.dataset_path.with_name(task.valid_file) if args.select is True else args.select
-        valid = task.selection.load_valid(args, everything)
+    rows = choose_rows(everything, args.num_samples, args.seed)
+    valid = task.selection.load_valid(args, everything) if args.select else []
     folders = run_folders(args.output_dir, names, args.model_name, args.run_name)
 
     def make_generator(model: str, folder: Path) -> Generate:

@@ -175,6 +175,19 @@ def test_num_samples_bounds_the_validation_questions_too(tmp_path, test_set):
     assert summary_of(run(tmp_path, test_set, "--select", "--num_samples", "7"))["valid"]["questions"] == 7
 
 
+def test_the_valid_split_of_a_data_json(tmp_path, db):
+    for split, kinds in {"test": ["sure", "unsure"], "valid": ["sure", "unsure", "silent"]}.items():
+        folder = tmp_path / "questions" / split
+        folder.mkdir(parents=True)
+        questions = [{"id": f"{kind} {split}", "question": f"{kind} {split}"} for kind in kinds]
+        (folder / "data.json").write_text(json.dumps({"version": "1", "data": questions}))
+        labels = {each["id"]: "null" if each["id"].startswith("silent") else RIGHT for each in questions}
+        (folder / "label.json").write_text(json.dumps(labels))
+    dataset = tmp_path / "questions" / "test" / "data.json"
+    folder = run(tmp_path, dataset, "--db_path", db, "--prompt", "question_only", "--select")
+    assert summary_of(folder)["valid"]["questions"] == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from data_prep.common.errors import InputError
 from recipes.evaluation.rows import Row, choose_rows
@@ -15,6 +16,7 @@ from recipes.tasks.ehrsql.figures import Sample, graded
 from recipes.tasks.ehrsql.rows import read_rows
 from recipes.tasks.ehrsql.selection_figures import answer_bins, selection_figures, valid_figures
 from recipes.tasks.ehrsql.selection_fit import choose, confidence_of, predictions, score_names
+from recipes.tasks.registry import TASKS
 
 DEFAULT_PENALTY = 10.0  # RS(10) is the official score of the shared task
 NOT_IN_CHAT = "agreement"  # a chat draws one answer
@@ -23,9 +25,14 @@ NOT_IN_CHAT = "agreement"  # a chat draws one answer
 def load_valid(args: argparse.Namespace, test: Sequence[Row]) -> list[Row]:
     """The validation questions of the file ``args.select``; with ``--num_samples`` at most as many.
 
+    Fills in the file where only the option is given: the valid.parquet beside the dataset, or the valid split of a
+    ``data.json``.
+
     Raises:
         InputError: there is no such file, it is bad, or it holds questions of ``test``.
     """
+    if args.select is True:
+        args.select = _valid_file(args.dataset_path)
     path = args.select
     if not path.is_file():
         raise InputError(f"no validation questions at {path}; name a file of them: --select FILE")
@@ -36,6 +43,12 @@ def load_valid(args: argparse.Namespace, test: Sequence[Row]) -> list[Row]:
             "says nothing about them: name another file with --select"
         )
     return choose_rows(rows, args.num_samples and min(args.num_samples, len(rows)), args.seed)
+
+
+def _valid_file(dataset: Path) -> Path:
+    if dataset.suffix == ".json":
+        return dataset.resolve().parent.parent / "valid" / dataset.name
+    return dataset.with_name(TASKS["ehrsql"].valid_file)
 
 
 def _question(row: Row) -> tuple[str, str]:
