@@ -3,8 +3,9 @@
 ``train.parquet``, ``valid.parquet`` and ``test.parquet`` hold one question a row in the shape that verl's RL
 trainer reads; ``sft_train.parquet`` and ``sft_valid.parquet`` hold ``messages`` (prompt and gold SQL, or
 ``null``) for its SFT trainer. With a teacher's labels for some train questions, ``sft_train.parquet`` holds the
-teacher's queries, unverified, and ``train.parquet`` the other questions with their answers alone. ``manifest.json`` is
-renamed into place last: where it stands, the other files are complete.
+teacher's queries, unverified, and ``train.parquet`` the other questions with their answers alone. With ``--think``
+SFT's answers begin with reasoning (``data_prep.sql.reasoning``). ``manifest.json`` is renamed into place last: where it
+stands, the other files are complete.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from data_prep.common.parquet import write_parquet
 from data_prep.common.prompt_tokens import TokenCounter, WordCounter
 from data_prep.sql.gold import execute_all, gold_seconds, training_timeout
 from data_prep.sql.prompts import PromptBuilder, is_template_path, prompt_names, template_files
+from data_prep.sql.reasoning import reasoned
 from data_prep.sql.report import print_report, split_counts, teacher_counts
 from data_prep.sql.schema import open_database
 from data_prep.sql.source import (
@@ -55,6 +57,7 @@ class Options:
     gold_sql_share: float = 1.0
     teacher_labels: Path | None = None
     executing_only: bool = False
+    think: bool = False
     seed: int = 0
     timeout_s: float = 60.0
 
@@ -81,7 +84,7 @@ def prepare(options: Options, console: Console) -> None:
     prompt_files = template_files(options.prompt)
     counter = TokenCounter(options.tokenizer) if options.tokenizer else WordCounter()
     open_database(options.db).close()
-    builder = PromptBuilder(options.prompt, options.db)
+    builder = PromptBuilder(options.prompt, options.db, options.think)
     if options.reward_db:
         open_database(options.reward_db).close()
     questions = read_splits(options.data_dir, console, options.teacher_labels)
@@ -99,7 +102,7 @@ def prepare(options: Options, console: Console) -> None:
     teacher_answers, teacher_failures = execute_teacher(train, options)
     taught = draw_taught(train, answers, teacher_answers, options)
     rewarded = draw_rewarded(train, answers, taught, options)
-    examples = draw_examples([q for q in train if q.id in taught], options.seed)
+    examples = draw_examples([q for q in train if q.id in taught], builder.think, options.seed)
 
     rows: dict[str, list[dict[str, Any]]] = {}
     counts = {}
@@ -117,7 +120,7 @@ def prepare(options: Options, console: Console) -> None:
                 rows.setdefault(split, []).append(row)
             imitated = question.id in taught if split == "train" else split == "valid" and answer != GOLD_FAILED
             if imitated:
-                target = {"role": "assistant", "content": question.target}
+                target = {"role": "assistant", "content": sft_answer(question, builder.think)}
                 rows.setdefault(f"sft_{split}", []).append({"messages": [*prompt, target]})
 
     inputs = [options.db, *filter(None, [options.reward_db, options.teacher_labels]), *prompt_files]
@@ -247,14 +250,19 @@ def draw_rewarded(train: list[Question], answers: dict[str, str], taught: set[st
     return usable if options.gold_sql_share == 1 else usable - taught
 
 
-def draw_examples(taught: list[Question], seed: int) -> list[dict[str, str]]:
+def sft_answer(question: Question, think: bool) -> str:
+    """What SFT teaches the model to say to ``question``; raises an ``InputError`` as ``reasoned`` does."""
+    return reasoned(question) if think else question.target
+
+
+def draw_examples(taught: list[Question], think: bool, seed: int) -> list[dict[str, str]]:
     """Few-shot examples, one more than a prompt shows: one abstention, the rest of different templates."""
     shuffled = random.Random(seed).sample(taught, len(taught))
     abstentions = [question for question in shuffled if question.target == ABSTAIN]
     queries = [question for question in reversed(shuffled) if question.target != ABSTAIN]
     one_each = {question.template or sql_skeleton(question.target): question for question in queries}
     chosen = abstentions[:1] + list(one_each.values())[: FEW_SHOT_EXAMPLES + 1 - len(abstentions[:1])]
-    return [{"question": q.text, "answer": q.target} for q in chosen]
+    return [{"question": q.text, "answer": sft_answer(q, think)} for q in chosen]
 
 
 def make_prompt(builder: PromptBuilder, question: Question, examples: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -340,6 +348,12 @@ def main(argv: list[str] | None = None) -> None:
         "--executing_only",
         action="store_true",
         help="leave out the questions whose label in --teacher_labels does not execute",
+    )
+    option(
+        "--think",
+        action="store_true",
+        help="prompts ask for reasoning in <think>, and SFT is taught reasoning, made from the query, before it; "
+        "--prompt reasoning does the same by itself",
     )
     option("--seed", type=int, default=0, help="of the share's draw and the few-shot examples")
     option("--timeout_s", type=float, default=60.0, help="deadline of a gold query in seconds")

@@ -142,6 +142,9 @@ def parser() -> argparse.ArgumentParser:
     )
     for task in TASKS.values():
         task.chat.add_options(parser)
+    parser.add_argument(
+        "--think", action="store_true", help="with the prompt of models trained with THINK=1; default: by THINK"
+    )
     parser.add_argument("--max_response_length", type=int, default=512, help="in tokens; default: 512")
     parser.add_argument("--temperature", type=float, default=0.0, help="default: 0, greedy")
     parser.add_argument("--seed", type=int, default=0, help="of sampling; default: 0")

@@ -8,7 +8,7 @@ latest checkpoint of a GRPO or SFT run, merges its FSDP shards (and a LoRA adapt
   shards, on validation prompts and their continuations.
 
 The folder appears under its name only when both hold; ``export.json`` in it holds the figures, and which prompt the
-data were prepared with (``manifest.json`` beside the prompts says that).
+data were prepared with, and whether to think (``manifest.json`` beside the prompts says that).
 """
 
 import argparse
@@ -174,10 +174,14 @@ def verify(checkpoint: Path, start_model: str, exported_dir: Path, prompts: Path
     return figures
 
 
-def prompt_of(data: Path) -> str | None:
-    """The name or the path of the prompt that the parquet files in ``data`` were prepared with; None if not known."""
+def prompt_settings(data: Path) -> dict[str, Any]:
+    """What the parquet files in ``data`` were prepared with, None where that is not known.
+
+    ``prompt``: the name or the path of the prompt; ``think``: whether the model is to think.
+    """
     manifest = data / "manifest.json"
-    return read_json(manifest).get("options", {}).get("prompt") if manifest.is_file() else None
+    options = read_json(manifest).get("options", {}) if manifest.is_file() else {}
+    return {name: options.get(name) for name in ("prompt", "think")}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -194,7 +198,7 @@ def main(argv: list[str] | None = None) -> None:
     with atomic_output(args.out_dir, EXPORT_FIGURES) as folder:
         merge(checkpoint, args.start_model, folder)
         figures = verify(checkpoint, args.start_model, folder, args.prompts)
-        figures["prompt"] = prompt_of(args.prompts.parent)
+        figures |= prompt_settings(args.prompts.parent)
         (folder / EXPORT_FIGURES).write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
     changed = f"{figures['tensors_changed']} of {figures['tensors']} tensors changed"

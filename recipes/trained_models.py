@@ -25,6 +25,11 @@ def trained_prompt(model: str) -> str | None:
     return read_json(Path(model) / EXPORT_FIGURES).get("prompt") if is_trained(model) else None
 
 
+def trained_to_think(model: str) -> bool:
+    """Whether ``model`` was trained on data that were prepared with ``--think``."""
+    return is_trained(model) and bool(read_json(Path(model) / EXPORT_FIGURES).get("think"))
+
+
 def last_stage(output_dir: Path) -> str:
     """The last stage of a recipe that has left a model in ``output_dir``.
 

@@ -225,6 +225,12 @@ def test_questions_to_the_database_stand_alone(model, output_dir):
     assert conversation.turns == []
 
 
+@pytest.mark.parametrize("think", [False, True])
+def test_the_prompt_about_a_database_asks_for_reasoning_if_the_model_learned_it(output_dir, think):
+    system, _ = EhrsqlTask("compact_schema", output_dir / "data" / "mimic_iv.sqlite", think).messages([], "Who?")
+    assert ("<think>" in system["content"]) == think
+
+
 def test_sampling_is_that_of_training_whatever_the_model_prefers(output_dir, tmp_path):
     folder = shutil.copytree(output_dir / "models" / "grpo", tmp_path / "opinionated")
     own = json.loads((folder / "generation_config.json").read_text())

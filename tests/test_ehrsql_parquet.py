@@ -207,6 +207,40 @@ def test_prompts_hold_schema_time_and_the_rule_to_abstain(db):
     assert "Question: Which one?\nAnswer: SELECT 7" in systems["few_shot"]
 
 
+def test_think_adds_words_to_every_prompt_with_a_system_message(db):
+    plain, thinks = ({name: PromptBuilder(name, db, think) for name in prompt_names()} for think in (False, True))
+    assert [name for name, builder in plain.items() if builder.asks_to_think] == ["reasoning"]
+    assert [name for name, builder in thinks.items() if not builder.asks_to_think] == ["question_only"]
+    assert [name for name, builder in plain.items() if builder.think] == ["reasoning"]
+    assert all(builder.think for builder in thinks.values())
+    system, user = thinks["full_schema"].messages("Who?")
+    assert "inside <think>...</think>" in system["content"] and "```sql fence, or with null" in system["content"]
+    assert plain["reasoning"].messages("Who?") == [system, user]
+    assert thinks["question_only"].messages("Who?") == plain["question_only"].messages("Who?") == [user]
+
+
+SENTENCE = "Read patients, look up subject_id, give gender."
+
+
+@pytest.mark.parametrize("options", [["--think", "--prompt", "question_only"], ["--prompt", "reasoning"], ["--think"]])
+def test_with_think_sft_is_taught_reasoning_before_the_query(data, db, options):
+    truths = pd.read_parquet(run(data, db) / "train.parquet")["reward_model"].tolist()
+    out = run(data, db, *options)
+    messages = pd.read_parquet(out / "sft_valid.parquet")["messages"]
+    answers = [row[-1]["content"] for row in messages]
+    assert answers[0] == f"<think>{SENTENCE}</think>\n```sql\n{gender_sql(101)}\n```"
+    assert answers[2] == "<think>The tables do not hold what is asked for.</think>\nnull"
+    asked = ["<think>" in row[0]["content"] for row in messages if row[0]["role"] == "system"]
+    assert asked == ([] if "question_only" in options else [True] * len(messages))
+    assert pd.read_parquet(out / "train.parquet")["reward_model"].tolist() == truths
+
+
+def test_few_shot_examples_think_where_the_model_is_to(data, db):
+    out = run(data, db, "--prompt", "few_shot", "--think")
+    system = pd.read_parquet(out / "train.parquet")["prompt"][0][0]["content"]
+    assert system.count("Answer: <think>") == system.count("Answer: ") == 3
+
+
 def test_full_schema_has_types_keys_and_frequent_values_and_is_valid_sql(db):
     schema = full_schema(db)
     assert "gender VARCHAR(5), -- 'm', 'f'\n" in schema  # 'm' is more frequent
@@ -457,6 +491,10 @@ def label_not_text(data, db):
     edit_json(data / "train" / "label.json", lambda labels: labels.update({"train-3": None}))
 
 
+def fence_in_a_label(data, db):
+    edit_json(data / "train" / "label.json", lambda labels: labels.update({"train-3": "SELECT '```' FROM patients"}))
+
+
 def id_twice(data, db):
     edit_json(data / "train" / "data.json", lambda content: content["data"].append(content["data"][0]))
 
@@ -529,6 +567,7 @@ def no_train(data, db):
         (break_nothing, ["--timeout_s", "7200"], "at most 3600"),
         (break_nothing, ["--tokenizer", "./no-such-folder"], "cannot load the tokenizer"),
         (no_train, ["--prompt", "few_shot"], "no train split"),
+        (fence_in_a_label, ["--think"], "the label of train-3 is more than a query"),
     ],
 )
 def test_bad_input_gives_one_line_and_leaves_nothing(data, db, breakage, options, message):

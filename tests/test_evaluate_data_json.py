@@ -61,16 +61,18 @@ def run(data: Path, *arguments: str, models: tuple[str, ...] = ("org/model",)) -
     return seen, json.loads((folder / "results.json").read_text())
 
 
-def trained(folder: Path, prompt: str | None) -> str:
+def trained(folder: Path, prompt: str | None, think: bool = False) -> str:
     """A model as ``recipes.export`` writes it, by a version that knows the prompt or does not."""
     folder.mkdir(parents=True)
     (folder / "config.json").touch()
-    (folder / "export.json").write_text(json.dumps({"start_model": "x"} | ({"prompt": prompt} if prompt else {})))
+    known = {"prompt": prompt, "think": think} if prompt else {}
+    (folder / "export.json").write_text(json.dumps({"start_model": "x"} | known))
     return str(folder)
 
 
-def messages(data: Path, prompt: str) -> list:
-    return [PromptBuilder(prompt, data / "mimic_iv.sqlite").messages(question) for question in LABELS]
+def messages(data: Path, prompt: str, think: bool = False) -> list:
+    builder = PromptBuilder(prompt, data / "mimic_iv.sqlite", think)
+    return [builder.messages(question) for question in LABELS]
 
 
 def test_a_pretrained_model_sees_the_full_schema_and_the_database_beside_the_splits(data, capsys):
@@ -90,6 +92,18 @@ def test_a_model_sees_the_prompt_of_its_training_unless_another_is_given(data, c
     assert "warning" not in capsys.readouterr().err
     assert run(data, "--prompt", "compact_schema", models=(model,))[0] == messages(data, "compact_schema")
     assert run(data, models=(trained(data / "older", None),))[0] == messages(data, "full_schema")
+
+
+def test_a_model_that_was_trained_to_think_is_asked_to_think(data):
+    model = trained(data / "model", "compact_schema", think=True)
+    seen, results = run(data, models=(model,))
+    assert seen == messages(data, "compact_schema", think=True) != messages(data, "compact_schema")
+    assert results["config"]["think"] is True
+    assert run(data, "--prompt", "full_schema", models=(model,))[0] == messages(data, "reasoning")
+    other = trained(data / "other", "compact_schema")
+    assert run(data, models=(other,))[1]["config"]["think"] is False
+    with pytest.raises(InputError, match="some of the models were trained to think, others not; evaluate one after"):
+        run(data, models=(model, other))
 
 
 def test_models_of_different_prompts_are_evaluated_one_after_the_other(data):

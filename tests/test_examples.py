@@ -11,7 +11,7 @@ from data_prep import make_demo_ehr
 
 MODULES = ["reward_fns.sql.text", "reward_fns.sql.sandbox", "reward_fns.ehrsql"]
 MODULES += ["reward_fns.ecg", "reward_fns.ecg_grader.grade", "reward_fns.ecg_grader.reference"]
-MODULES += ["data_prep.mimic.database"]
+MODULES += ["data_prep.mimic.database", "data_prep.sql.reasoning"]
 
 
 @pytest.fixture(scope="module")

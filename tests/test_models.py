@@ -44,6 +44,13 @@ def test_a_date_format_is_one_token():
     assert "'%Y-%m-%d'" in tokens(tiny_tokenizer([sql] * 3, "ehrsql"), sql)
 
 
+def test_tags_and_fences_around_reasoning_are_one_token_each():
+    answer = f"<think>Count rows.</think>\n```sql\n{SQL}\n```"
+    split = tokens(tiny_tokenizer([answer] * 3, "ehrsql"), answer)
+    assert (split[0], split[-1]) == ("<think>", "Ċ```")
+    assert split[split.index("</think>") + 1] == "Ċ```sqlĊ"
+
+
 @pytest.mark.parametrize("recipe", TASKS)
 def test_words_take_their_space_along(recipe):
     tokenizer = tiny_tokenizer([PROSE] * 3, recipe)

@@ -9,7 +9,7 @@ import pytest
 from data_prep import ehrsql
 from data_prep.common.errors import InputError
 from data_prep.sql.prompts import PROMPT_DIR, PromptBuilder
-from recipes.export import prompt_of
+from recipes.export import prompt_settings
 
 OWN = """{% block system %}
 Think first.
@@ -48,6 +48,14 @@ def test_a_template_that_shows_examples_is_known(db, own, prompt, takes):
     assert PromptBuilder(str(own), db).takes_examples == takes
 
 
+def test_a_template_of_ones_own_may_ask_for_reasoning(db, own):
+    assert not PromptBuilder(str(own), db).asks_to_think
+    assert PromptBuilder(str(own), db, think=True).asks_to_think  # by the rules that it includes
+    own.write_text(OWN.replace("Think first.", "Reason in <think>."))
+    builder = PromptBuilder(str(own), db)
+    assert builder.asks_to_think and builder.think
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -81,6 +89,9 @@ def test_prepared_data_say_which_prompt_they_have(db, own, tmp_path, monkeypatch
     (folder / "data.json").write_text(json.dumps({"data": questions}))
     (folder / "label.json").write_text(json.dumps({"1": "SELECT name FROM birds", "2": "null"}))
     monkeypatch.chdir(tmp_path)
-    ehrsql.main(["--data_dir", "questions", "--db", str(db), "--out_dir", "parquet", "--prompt", named])
-    assert prompt_of(tmp_path / "parquet") == (str(own) if named == "own.jinja2" else named)
-    assert prompt_of(tmp_path) is None
+    program = ["--data_dir", "questions", "--db", str(db), "--out_dir", "parquet", "--prompt", named]
+    for think in (False, True):
+        ehrsql.main([*program, *(["--think"] if think else [])])
+        prompt = str(own) if named == "own.jinja2" else named
+        assert prompt_settings(tmp_path / "parquet") == {"prompt": prompt, "think": think}
+    assert prompt_settings(tmp_path) == {"prompt": None, "think": None}

@@ -107,6 +107,59 @@ def test_a_prompt_of_the_callers_folder_reaches_the_stages(tmp_path, monkeypatch
     assert shown[shown.index("--prompt") + 1] == recipe.chat_options()[-1] == f"{tmp_path}/own.jinja"
 
 
+def test_think_reaches_the_data_and_nothing_else(tmp_path):
+    def shown(**variables: str) -> dict[str, list[str]]:
+        return programs(Ehrsql({"OUTPUT_DIR": str(tmp_path), **variables}, []))
+
+    plain, thinks = shown(), shown(THINK="1")
+    assert thinks["parquet"] == [*plain["parquet"], "--think"]
+    assert {**thinks, "parquet": plain["parquet"]} == plain == shown(THINK="0")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_folders_of_runs_without_think_go_on(tmp_path, name):
+    """Their data's settings are what they were before there was such a variable, and others with it."""
+
+    def settings_of(**variables: str) -> tuple[str, ...]:
+        seen = []
+        stages = DryRun(lambda *_: None)
+        stages.same_data = lambda *settings: seen.extend(settings)
+        TASKS[name].pipeline({"OUTPUT_DIR": str(tmp_path), **variables}, []).prepare_data(stages)
+        return tuple(seen)
+
+    before = {
+        "ehrsql": ("", "", "0", "question_only", f"{tmp_path}/data/questions/train/teacher.json"),
+        "ecg": ("", "0", "", "0.4", f"{tmp_path}/data/demo/teacher/answers.json"),
+    }
+    assert settings_of() == settings_of(THINK="0") == before[name] != settings_of(THINK="1")
+
+
+@pytest.mark.parametrize(
+    ("think", "overrides", "message"),
+    [
+        ("0", ["preset=sql_r1_3b"], "THINK=0, but recipe.prompt=reasoning asks the model to think"),
+        ("1", ["recipe.sft.enabled=False"], "THINK=1, but recipe.prompt=question_only does not ask the model to think"),
+        ("1", ["recipe.prompt=haiku"], "unknown prompt 'haiku'"),
+        ("yes", [], "THINK=yes: use 1, or nothing"),
+        ("", ["preset=sql_r1_3b"], None),
+        ("1", ["preset=sql_r1_3b"], None),
+        ("1", ["preset=qwen2_5_3b"], None),  # without SFT, but its prompt asks
+        ("1", [], None),
+        ("0", ["recipe.sft.enabled=False"], None),
+    ],
+)
+def test_think_is_refused_where_nothing_would_come_of_it(tmp_path, think, overrides, message):
+    def check() -> None:
+        Ehrsql({"OUTPUT_DIR": str(tmp_path), "THINK": think}, overrides).check()
+
+    if message is None:
+        check()
+        return
+    with pytest.raises(InputError, match=message) as raised:
+        check()
+    assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("variables", "overrides", "message"),
     [

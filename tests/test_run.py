@@ -104,6 +104,13 @@ def test_a_dry_run_prints_command_lines_that_verl_takes(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_with_think_prepares_data_to_think(tmp_path):
+    result = program("ehrsql", "--dry_run", OUTPUT_DIR=str(tmp_path / "out"), THINK="1")
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[lines.index("# parquet") + 1].endswith(" --think")
+
+
 @pytest.mark.parametrize(
     ("override", "named"),
     [
@@ -231,6 +238,10 @@ def test_the_commands_to_go_on_with_are_those_of_the_run(tmp_path, monkeypatch):
     assert longer[:5] == ["env", "PRESET=tiny", "SEED=3", "EHRSQL_DATA=/my q", "EHR_DB=/db"]
     assert longer[-1] == "trainer.total_training_steps=200" and "algo=dapo" in longer
     assert commands["talk to the model"][-4:] == ["--db_path", "/db", "--prompt", "question_only"]
+    thinks = TASKS["ehrsql"].pipeline(environ | {"THINK": "1"}, ["trainer.total_training_steps=100"])
+    commands = {what: shlex.split(command) for what, command in run.next_commands(thinks).items()}
+    assert commands["talk to the model"][-1] == "--think"
+    assert "THINK=1" in commands["train for twice as many steps"]
     assert not any("real data" in what for what in commands)
 
 

@@ -35,6 +35,7 @@ def query(sql: str, format_ok: bool) -> Extraction:
         (f"<think>Let me see: SELECT 0</think>\n{Q}", query(Q, True)),
         (f"the opening tag was in the prompt</think>{Q}", query(Q, True)),
         (f"<think></think><answer>\n```sql\n{Q}\n```\n</answer>", query(Q, True)),
+        (f"<think>Let me see.</think>\n```sql\n{Q}\n```", query(Q, True)),
         (f"<answer>{Q}</answer>", query(Q, True)),
         # readable, but not in an accepted form
         (f"Sure.\n```sql\n{Q}\n```", query(Q, False)),

@@ -90,6 +90,9 @@ def test_differences_by_hand():
     # start: 1 right and 4 wrong answers; after: 4 right ones, of which one abstention, and 1 wrong.
     assert [start["RS(10)"]["value"], grpo["RS(10)"]["value"]] == pytest.approx([100 * -39 / 5, 100 * -6 / 5])
     assert grpo["RS(10)"]["difference"] == pytest.approx(100 * 33 / 5)
+    longer = run([replace(sample, response_tokens=11) for sample in AFTER])
+    lengths = compare_with_first({"start": run(START), "grpo": longer})["grpo"]["response tokens"]
+    assert (lengths["value"], lengths["difference"]) == (11, 10)
 
 
 def test_figures_of_no_question_are_none():

@@ -153,6 +153,16 @@ def test_executing_only_leaves_failing_queries_out_of_both_files(data, db, teach
     assert "teacher: 1 of 5 queries fail, left out: train-2" in capsys.readouterr().out
 
 
+def test_with_think_sft_is_taught_reasoning_about_the_teachers_queries(data, db, teacher):
+    out = run(data, db, teacher, "--prompt", "question_only", "--think")
+    answers = taught(out)
+    assert answers[question("train-1")] == (
+        f"<think>Read patients, look up subject_id, give gender.</think>\n```sql\n{gender_sql(100)}\n```"
+    )
+    assert answers[question("train-3")].endswith("</think>\nnull")
+    assert answers.keys() == {question(id) for id in TEACHER}
+
+
 def test_same_labels_same_bytes(data, db, teacher):
     first, second = (json.loads((run(data, db, teacher) / "manifest.json").read_text()) for _ in range(2))
     assert first == second
@@ -234,6 +244,11 @@ def only_broken_gold_left(data, teacher):
         (only_broken_gold_left, [], "every gold query of the train questions that .*teacher.json leaves out fails"),
         (no_train, [], "--teacher_labels is about train questions, but .*data has no train split"),
         (lambda data, teacher: teacher.unlink(), [], "no teacher's labels at .*teacher.json; check the path"),
+        (
+            relabel({**TEACHER, "train-0": f"<think>Whose?</think>{gender_sql(100)}"}),
+            ["--think"],
+            "the label of train-0 is more than a query, .* write the query alone",
+        ),
         (nothing, ["--gold_sql_share", "0.5"], "--teacher_labels and --gold_sql_share .*give one of them"),
     ],
 )

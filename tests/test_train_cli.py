@@ -142,6 +142,14 @@ def test_raw_questions_are_prepared_with_the_presets_prompt_and_all_for_grpo(raw
     assert environ["EHRSQL_DATA"] == str(raw)  # what the checks of the run look at
 
 
+def test_think_is_for_questions_that_the_run_prepares(raw, data, model, tmp_path):
+    thinks = {"HARDWARE": "cpu", "THINK": "1"}
+    argv = arguments(raw, model, tmp_path, "--preset", "smollm2_135m")
+    assert "--think" in stages_of(argv, dict(thinks))["parquet"]
+    with pytest.raises(InputError, match=f"THINK=1, but {data} is prepared already; leave THINK out, or prepare"):
+        stages_of(arguments(data, model, tmp_path), dict(thinks))
+
+
 def test_a_database_of_another_place(raw, model, tmp_path, monkeypatch):
     own = tmp_path / "own.sqlite"
     (raw / "mimic_iv.sqlite").rename(own)

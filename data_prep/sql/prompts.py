@@ -1,7 +1,9 @@
 """Chat prompts for text-to-SQL, rendered from the templates in ``configs/prompts/ehrsql`` or from a user's own."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import jinja2.meta
@@ -45,15 +47,17 @@ class PromptBuilder:
     """Turns a question into chat messages. ``prompt`` is the name of a template in ``PROMPT_DIR``, or a path.
 
     A template has two blocks, ``system`` and ``user``; an empty system block gives no system message.
-    It sees ``question``, ``current_time``, ``compact_schema()``, ``full_schema()`` and ``examples``
-    (objects with ``question`` and ``answer``). A schema is read only if the template asks for it.
-    ``takes_examples`` tells whether the template shows examples.
+    It sees ``question``, ``current_time``, ``compact_schema()``, ``full_schema()``, ``examples``
+    (objects with ``question`` and ``answer``) and ``think``. A schema is read only if the template asks for it.
+    ``takes_examples`` tells whether the template shows examples, ``asks_to_think`` whether it asks for reasoning in
+    ``<think>``: ``reasoning`` always does, others may with ``think``. ``self.think``: the model is to think, because of
+    ``think`` or of the template.
 
     Raises:
         InputError: there is no such prompt, or it is no template with these blocks.
     """
 
-    def __init__(self, prompt: str, db_path: Path):
+    def __init__(self, prompt: str, db_path: Path, think: bool = False):
         self._path, *_ = template_files(prompt)
         environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader([self._path.parent, PROMPT_DIR]),
@@ -80,7 +84,11 @@ class PromptBuilder:
             "current_time": NOW,  # what the grader puts for current_time in a query
             "compact_schema": functools.cache(lambda: compact_schema(db_path)),
             "full_schema": functools.cache(lambda: full_schema(db_path)),
+            "think": think,
         }
+        no_schema = {"compact_schema": str, "full_schema": str}
+        self.asks_to_think = any("<think>" in text for text in self._texts({**self.shared, **no_schema}).values())
+        self.think = think or self.asks_to_think
 
     def messages(self, question: str, examples: list[dict[str, str]] | None = None) -> list[dict[str, str]]:
         """``[{"role": "system" | "user", "content": text}, ...]`` for one question.
@@ -88,10 +96,16 @@ class PromptBuilder:
         Raises:
             InputError: the template asks for something that it does not see.
         """
-        context = self.template.new_context({**self.shared, "question": question, "examples": examples or []})
-        try:
-            texts = {role: "".join(self.template.blocks[role](context)).strip() for role in BLOCKS}
-        except jinja2.TemplateError as error:
-            known = ", ".join(("question", "examples", *self.shared))
-            raise InputError(f"the prompt template {self._path}: {error.message}; a template sees {known}") from error
+        texts = self._texts(self.shared, question, examples or ())
         return [{"role": role, "content": text} for role, text in texts.items() if text]
+
+    def _texts(
+        self, shared: dict[str, Any], question: str = "", examples: Sequence[dict[str, str]] = ()
+    ) -> dict[str, str]:
+        """The text of each block."""
+        context = self.template.new_context({**shared, "question": question, "examples": examples})
+        try:
+            return {role: "".join(self.template.blocks[role](context)).strip() for role in BLOCKS}
+        except jinja2.TemplateError as error:
+            known = ", ".join(("question", "examples", *shared))
+            raise InputError(f"the prompt template {self._path}: {error.message}; a template sees {known}") from error

@@ -13,7 +13,7 @@ from pyarrow.parquet import read_metadata
 from data_prep.common.errors import InputError
 from recipes.config import compose_config, override
 from recipes.models import MADE_HERE
-from recipes.pipeline.settings import Overrides, output_folder, parse_override, sort_overrides, whole_number
+from recipes.pipeline.settings import Overrides, output_folder, parse_override, sort_overrides, switch, whole_number
 from recipes.pipeline.stages import Stages
 from recipes.tasks.registry import Task
 
@@ -54,6 +54,7 @@ class Recipe(ABC):
         self.overrides: Overrides = sort_overrides(overrides, self.choices)
         self.seed = whole_number(environ, "SEED", 0, "a whole number of at most nine digits") or 0
         self.num_samples = whole_number(environ, "NUM_SAMPLES", 1, "a number of test questions, or nothing for all")
+        self.think = switch(environ, "THINK")  # the model reasons before it answers
         preset = self.overrides.choices.get("preset") or environ.get("PRESET") or self.default_preset()
         self.preset = preset.removeprefix(self.task.preset_folder)
         outputs = environ.get("DEFAULT_OUTPUT_DIR") or "outputs"
@@ -107,6 +108,10 @@ class Recipe(ABC):
             InputError: an override or a choice does not exist, or a setting is bad.
         """
         self._check_added()
+        if self.think and self.prepared:
+            raise InputError(
+                f"THINK=1, but {self.prepared} is prepared already; leave THINK out, or prepare the data with --think"
+            )
         for key in ("model", "prompt"):
             value = self.block.get(key)
             if not isinstance(value, str) or not value:
@@ -131,6 +136,11 @@ class Recipe(ABC):
 
     def trains_sft(self) -> bool:
         return not self.grpo_only and OmegaConf.select(self.block, "sft.enabled", default=True)
+
+    @property
+    def think_option(self) -> list[str]:
+        """What tells programs of ``THINK=1``."""
+        return ["--think"] if self.think else []
 
     # --- stages -------------------------------------------------------------------------------------------------------
 
@@ -265,7 +275,7 @@ class Recipe(ABC):
 
     def chat_options(self) -> list[str]:
         """The arguments of ``recipes.chat`` for the run's models, besides its folder."""
-        return []
+        return self.think_option
 
     @abstractmethod
     def real_data(self) -> list[str]:

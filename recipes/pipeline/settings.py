@@ -126,6 +126,18 @@ def _is_block(override: Override) -> bool:
     return isinstance(override.value(), dict) or override.key_or_group in BLOCKS
 
 
+def switch(environ: Mapping[str, str], name: str) -> bool:
+    """Whether the variable ``name`` is 1; not where it is 0, empty or not set.
+
+    Raises:
+        InputError: it is something else.
+    """
+    text = environ.get(name, "")
+    if text not in ("", "0", "1"):
+        raise InputError(f"{name}={text}: use 1, or nothing")
+    return text == "1"
+
+
 def whole_number(environ: Mapping[str, str], name: str, least: int, what: str) -> int | None:
     """The number of at most nine digits in the variable ``name``; None where it is not set or empty.
 

@@ -11,11 +11,10 @@ from recipes.tasks.ecg.pipeline import Ecg
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--think", action="store_true", help="ecg: the system prompt of a model trained to reason")
+    """It has none of its own."""
 
 
 def make_task(args: argparse.Namespace, run: Ecg) -> "EcgTask":
-    """``run.think`` is the variable THINK."""
     return EcgTask(args.think or run.think)
 
 

@@ -31,10 +31,6 @@ class Ecg(Recipe):
         super().__init__(environ, overrides, sft_only, grpo_only)
         lora = "full" if self.preset == "tiny" else "lora"
         self.adapter = self.overrides.choices.get("adapter") or environ.get("ADAPTER") or lora
-        think = environ.get("THINK", "")
-        if think not in ("", "0", "1"):
-            raise InputError(f"THINK={think}: use 1, or nothing")
-        self.think = think == "1"
         self.base_model = ""
 
     def default_preset(self) -> str:
@@ -75,7 +71,7 @@ class Ecg(Recipe):
             *("python", "-m", "data_prep.ecg_expert_qa", "--data_dir", str(raw), "--out_dir", str(self.parquet)),
             *("--seed", str(self.seed), "--sft_share", str(self.block.sft_share), *shares),
             *(["--teacher_answers", teacher] if teacher else []),
-            *(["--think"] if self.think else []),
+            *self.think_option,
         ]
         self.parquet_and_model(stages, program)
         self.base_model = self.start_model
@@ -84,9 +80,6 @@ class Ecg(Recipe):
         super().check()
         if not self.trains_sft() and not self.grpo_only:
             raise InputError("recipe.sft.enabled=False: the ECG recipe begins with SFT; leave this out")
-
-    def chat_options(self) -> list[str]:
-        return ["--think"] if self.think else []
 
     def real_data(self) -> list[str]:
         return [] if self.environ.get("ECG_DATA") else ["ECG_DATA=ECG-Expert-QA"]

@@ -31,12 +31,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def make_task(args: argparse.Namespace, run: Ehrsql) -> "EhrsqlTask":
     """Raises an ``InputError`` where there is no such prompt, or the database is missing or unreadable."""
     own = Path(run.environ.get("EHR_DB") or args.output_dir / "data" / "mimic_iv.sqlite")
-    return EhrsqlTask(args.prompt or run.prompt, args.db_path or own)
+    return EhrsqlTask(args.prompt or run.prompt, args.db_path or own, args.think or run.think)
 
 
 class EhrsqlTask:
     """Questions to a database: each stands alone, as in training. The sandbox executes the query of an answer.
 
+    With ``think`` the prompt asks for reasoning, if it has words for that.
     What the query returns tells how certain the answer is, too. So an uncertain answer is withheld after it has run.
 
     Raises:
@@ -45,8 +46,8 @@ class EhrsqlTask:
 
     dialogue = False
 
-    def __init__(self, prompt: str, db_path: Path):
-        self._builder = PromptBuilder(prompt, db_path)
+    def __init__(self, prompt: str, db_path: Path, think: bool = False):
+        self._builder = PromptBuilder(prompt, db_path, think)
         if self._builder.takes_examples:
             raise InputError(f"the prompt {prompt} takes its examples from train; choose another --prompt for a chat")
         self._db_path = db_path

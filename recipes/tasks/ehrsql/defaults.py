@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_prep.common.errors import InputError
 from recipes.evaluation.rows import Row
-from recipes.trained_models import is_trained, trained_prompt
+from recipes.trained_models import is_trained, trained_prompt, trained_to_think
 
 DATABASE = "mimic_iv.sqlite"  # what EHRSQL-2024 publishes beside its splits
 DEFAULT_PROMPT = "full_schema"
@@ -25,19 +25,24 @@ def database_of(data_file: Path) -> Path:
     return database
 
 
-def prompt_of(models: Sequence[str]) -> str:
-    """The prompt that the models were trained with; ``full_schema`` for those of which that is not known.
+def prompt_of(models: Sequence[str], given: str | None) -> tuple[str, bool]:
+    """The prompt that the models were trained with, if none is ``given``, and whether they were trained to think.
+
+    The prompt is ``full_schema`` for models of which that is not known.
 
     Raises:
-        InputError: they were trained with different prompts.
+        InputError: they were trained with different prompts, or some to think and others not.
     """
-    prompts = sorted({trained_prompt(model) or DEFAULT_PROMPT for model in models} or {DEFAULT_PROMPT})
+    prompts = sorted({given or trained_prompt(model) or DEFAULT_PROMPT for model in models} or {DEFAULT_PROMPT})
     if len(prompts) > 1:
         raise InputError(
             f"the models were trained with different prompts ({', '.join(prompts)}); evaluate one after the other, or "
             "give --prompt"
         )
-    return prompts[0]
+    thinking = {trained_to_think(model) for model in models} or {False}
+    if len(thinking) > 1:
+        raise InputError("some of the models were trained to think, others not; evaluate one after the other")
+    return prompts[0], thinking.pop()
 
 
 def warn_of_bare_questions(rows: Sequence[Row], models: Sequence[str]) -> None:

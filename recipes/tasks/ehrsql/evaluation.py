@@ -51,6 +51,7 @@ FIGURES: dict[str, tuple[Callable[[Sample], bool], Callable[[Sample], float]]] =
     "RS(0)": (GROUPS["all questions"], lambda sample: 100 * reliability_score([sample], 0)),
     "RS(10)": (GROUPS["all questions"], lambda sample: 100 * reliability_score([sample], 10)),
     "RS(10), selected": (_has_selection, lambda sample: 100 * reliability_score([shown(sample)], 10)),
+    "response tokens": (GROUPS["all questions"], lambda sample: sample.response_tokens),
 }
 
 
@@ -62,12 +63,14 @@ def identity(sample: Sample) -> tuple:
 def load_rows(args: argparse.Namespace) -> list[Row]:
     """The rows of ``--dataset_path``; see ``rows`` and, for ``--variants``, ``robust`` beside this module.
 
-    For a ``data.json``, fills in ``--db_path`` and ``--prompt``, so that the results name them.
+    For a ``data.json``, fills in ``--db_path``, ``--prompt`` and ``think``, so that the results name them.
     """
+    think = False
     if args.dataset_path.suffix == ".json" and args.dataset_path.is_file():
         args.db_path = args.db_path or database_of(args.dataset_path)
-        args.prompt = args.prompt or prompt_of(args.model_name)
-    rows = read_rows(args.dataset_path, args.db_path, args.prompt or DEFAULT_PROMPT)
+        args.prompt, think = prompt_of(args.model_name, args.prompt)
+        args.think = think
+    rows = read_rows(args.dataset_path, args.db_path, args.prompt or DEFAULT_PROMPT, think)
     if not args.predictions:
         warn_of_bare_questions(rows, args.model_name)
     if args.variants:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from data_prep.common.errors import InputError
-from data_prep.sql.prompts import is_template_path
+from data_prep.sql.prompts import PromptBuilder, is_template_path
 from data_prep.sql.schema import open_database
 from recipes.pipeline.recipe import Recipe
 from recipes.pipeline.stages import Stages
@@ -54,11 +54,24 @@ class Ehrsql(Recipe):
 
     def check(self) -> None:
         super().check()
+        if not self.prepared:
+            self._check_think()
         given = [name for name in ("EHRSQL_DATA", "EHR_DB") if self.environ.get(name)]
         if len(given) == 1:
             other = {"EHRSQL_DATA": "EHR_DB", "EHR_DB": "EHRSQL_DATA"}[given[0]]
             raise InputError(
                 f"{given[0]} is set, but {other} is not set; name the questions and their database, or neither"
+            )
+
+    def _check_think(self) -> None:
+        prompt = self.prompt
+        asks = PromptBuilder(prompt, self.database, self.think).asks_to_think
+        if self.environ.get("THINK") == "0" and asks:
+            raise InputError(f"THINK=0, but recipe.prompt={prompt} asks the model to think; choose another prompt")
+        if self.think and not asks and not self.trains_sft():
+            raise InputError(
+                f"THINK=1, but recipe.prompt={prompt} does not ask the model to think, and without SFT nothing else "
+                "teaches it; choose another prompt, such as reasoning"
             )
 
     def prepare_data(self, stages: Stages) -> None:
@@ -78,7 +91,7 @@ class Ehrsql(Recipe):
             imitated = ["--gold_sql_share", str(self.block.gold_sql_share)]
 
         own = [given or "", self.environ.get("EHR_DB") or ""]
-        stages.same_data(*own, str(self.seed), self.prompt, *imitated[1:])
+        stages.same_data(*own, str(self.seed), self.prompt, *imitated[1:], *self.think_option)
         if is_template_path(self.prompt):
             stages.after_files([Path(self.prompt)])
         if teacher and self.environ.get("EHRSQL_TEACHER"):
@@ -92,6 +105,7 @@ class Ehrsql(Recipe):
         program = [
             *("python", "-m", "data_prep.ehrsql", "--data_dir", str(questions), "--db", str(self.database)),
             *("--out_dir", str(self.parquet), "--seed", str(self.seed), "--prompt", self.prompt, *imitated),
+            *self.think_option,
         ]
         self.parquet_and_model(stages, program)
 
@@ -110,7 +124,7 @@ class Ehrsql(Recipe):
         return self.parquet / self.task.valid_file  # EHRSQL's test labels may be missing
 
     def chat_options(self) -> list[str]:
-        return ["--db_path", str(self.database), "--prompt", self.prompt]
+        return ["--db_path", str(self.database), "--prompt", self.prompt, *super().chat_options()]
 
     def real_data(self) -> list[str]:
         return [] if self.environ.get("EHRSQL_DATA") else ["EHRSQL_DATA=data/ehrsql", "EHR_DB=data/mimic_iv.sqlite"]

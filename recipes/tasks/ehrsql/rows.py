@@ -26,12 +26,13 @@ QUESTION_FIELDS = {
 }
 
 
-def read_rows(dataset_path: Path, db_path: Path | None, prompt: str) -> list[Row]:
+def read_rows(dataset_path: Path, db_path: Path | None, prompt: str, think: bool = False) -> list[Row]:
     """Rows as ``data_prep.ehrsql.rl_row`` makes them.
 
     ``db_path`` replaces the database that a parquet row names: its gold query is executed on it, since the row holds
     the other one's answer. ``data.json`` needs it, and its gold queries (from ``label.json`` beside it) are executed
     here. ``prompt`` is the prompt for ``data.json``, by name or path; examples in it are of the train split beside it.
+    ``think`` is that of ``PromptBuilder``.
 
     Raises:
         InputError: the file is missing, of another kind or shape, or empty; a database is missing or unreadable; all
@@ -40,7 +41,7 @@ def read_rows(dataset_path: Path, db_path: Path | None, prompt: str) -> list[Row
     if not dataset_path.is_file():
         raise InputError(f"no such dataset: {dataset_path}; make one with {PROGRAM}")
     if dataset_path.suffix == ".json":
-        return _json_rows(dataset_path, db_path, prompt)
+        return _json_rows(dataset_path, db_path, prompt, think)
     if dataset_path.suffix == ".parquet":
         return _parquet_rows(dataset_path, db_path)
     raise InputError(f"cannot evaluate on {dataset_path}; give a .parquet file or EHRSQL's data.json")
@@ -95,12 +96,12 @@ def _problem(row: Row) -> str | None:
     return missing_fields(row, QUESTION_FIELDS)
 
 
-def _json_rows(path: Path, db_path: Path | None, prompt: str) -> list[Row]:
+def _json_rows(path: Path, db_path: Path | None, prompt: str, think: bool) -> list[Row]:
     if path.name != "data.json":
         raise InputError(f"{path}: a JSON dataset is EHRSQL's data.json with label.json beside it")
     if db_path is None:
         raise InputError(f"{path} names no database; give --db_path")
-    builder = PromptBuilder(prompt, db_path)
+    builder = PromptBuilder(prompt, db_path, think)
     open_database(db_path).close()
     folder = path.resolve().parent
     questions = read_split(folder)
@@ -110,7 +111,7 @@ def _json_rows(path: Path, db_path: Path | None, prompt: str) -> list[Row]:
         raise InputError(
             f"the prompt {prompt} takes examples from train, but there is no {train_folder}; choose another"
         )
-    examples = _examples(train, db_path) if builder.takes_examples else []
+    examples = _examples(train, db_path, builder.think) if builder.takes_examples else []
     answers, _, seconds = execute_gold((question.gold for question in questions), db_path)
     rows = []
     for question, seen in zip(questions, seen_in_train(questions, train), strict=True):
@@ -119,7 +120,8 @@ def _json_rows(path: Path, db_path: Path | None, prompt: str) -> list[Row]:
     return rows
 
 
-def _examples(train: Sequence[Question], db_path: Path) -> list[dict[str, str]]:
+def _examples(train: Sequence[Question], db_path: Path, think: bool) -> list[dict[str, str]]:
     """Those that ``data_prep.ehrsql`` draws where all gold is given, with its default seed."""
     answers, _, _ = execute_gold((question.gold for question in train), db_path)
-    return draw_examples([question for question in train if answers[question.gold] != GOLD_FAILED], Options.seed)
+    usable = [question for question in train if answers[question.gold] != GOLD_FAILED]
+    return draw_examples(usable, think, Options.seed)

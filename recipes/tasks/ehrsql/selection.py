@@ -36,7 +36,8 @@ def load_valid(args: argparse.Namespace, test: Sequence[Row]) -> list[Row]:
     path = args.select
     if not path.is_file():
         raise InputError(f"no validation questions at {path}; name a file of them: --select FILE")
-    rows = read_rows(path, args.db_path, args.prompt or DEFAULT_PROMPT)
+    think = vars(args).get("think", False)  # of a data.json; rows of a parquet file hold their prompts
+    rows = read_rows(path, args.db_path, args.prompt or DEFAULT_PROMPT, think)
     if both := {*map(_question, rows)} & {*map(_question, test)}:
         raise InputError(
             f"{path} holds {len(both):,} of the questions of {args.dataset_path}; a threshold that is chosen on them "
