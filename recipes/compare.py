@@ -6,8 +6,8 @@ recipe. Of the results in a folder, the newest are taken. The program prints a t
 runs, and writes ``comparison.html`` to ``D``: one page that needs nothing else.
 
 With ``--metrics``, the files of verl's file logger, ``D`` also holds a summary of the training run: ``summary.html``,
-``summary.md``, ``summary.json``, the curve of greedy validation and, where the runs hold wrong answers that a
-misreading gives, a chart of these.
+``summary.md``, ``summary.json``, the curve of greedy validation and, where a recipe sorts its wrong answers by kind, a
+chart of the kinds.
 
 Each file holds the questions, contexts and answers that ``results.json`` holds: treat it like the data, and where that
 is patient data, keep it where patient data may be.

@@ -13,8 +13,9 @@ from recipes.evaluation.comparison import compare_with_first
 from recipes.evaluation.results import Run, read_run, results_file
 from recipes.report.curves import TRAINING, read_curves
 from recipes.report.summary import cells
-from recipes.report.summary_misreadings import misreadings_markdown
+from recipes.report.summary_kinds import kinds_markdown
 from recipes.tasks.ehrsql.figures import Sample
+from recipes.tasks.ehrsql.misreadings import MISREADING_KINDS
 from reward_fns.ecg_grader.reference import make_reference
 from reward_fns.sql.answers import ABSTAIN, GOLD_FAILED
 
@@ -265,7 +266,7 @@ def test_a_misreading_that_one_run_does_not_know_is_blank_there():
         "a": {"x": {"changes": 2, "wrong": 1}},
         "b": {"x": {"changes": 4, "wrong": 0}, "y": {"changes": 3, "wrong": 3}},
     }
-    lines = list(misreadings_markdown(counts, "chart.png"))
+    lines = list(kinds_markdown(MISREADING_KINDS, counts, "chart.png"))
     assert lines[-5:-2] == [
         "| --- | ---: | ---: |",
         "| x | 50.0 (1 of 2) | 0.0 (0 of 4) |",

@@ -1,4 +1,4 @@
-"""A run's summary: differences to the first model, the training curve, misreadings and examples, as files."""
+"""A run's summary: differences to the first model, the training curve, kinds of wrong answers, examples, as files."""
 
 import json
 from collections.abc import Sequence
@@ -9,23 +9,18 @@ from rich.console import Console
 from rich.table import Table
 
 from data_prep.common.atomic import atomic_output, check_folder
+from recipes.evaluation.answer_kinds import AnswerKinds
 from recipes.evaluation.comparison import compare_with_first
 from recipes.evaluation.results import read_run
 from recipes.report.curves import draw_curves, read_curves
 from recipes.report.summary_examples import examples, examples_markdown
-from recipes.report.summary_misreadings import (
-    TITLE,
-    Counts,
-    count_misreadings,
-    draw_misreadings,
-    misreadings_markdown,
-    misreadings_rows,
-    misreadings_table,
-)
+from recipes.report.summary_kinds import Counts, count_kinds, draw_kinds, kinds_markdown, kinds_rows, kinds_table
 from recipes.report.summary_page import render_summary
 from recipes.tasks.registry import TASKS
 
-PAGE, CHART, MISREADINGS_CHART = "summary.html", "validation_accuracy.png", "misreadings.png"
+PAGE, CHART = "summary.html", "validation_accuracy.png"
+
+Counted = list[tuple[AnswerKinds, Counts]]
 
 
 def write_summary(
@@ -40,18 +35,18 @@ def write_summary(
     recipe = TASKS[next(iter(runs.values())).recipe].evaluation
     curves = read_curves(metrics, recipe.VALIDATION)
     comparison = compare_with_first(runs)
-    misreadings = count_misreadings(runs)
+    counted = [(kinds, counts) for kinds in recipe.ANSWER_KINDS if (counts := count_kinds(kinds, runs))]
     chosen = examples(runs) if len(runs) > 1 else {}
     check_folder(out_dir)
     print_table(comparison, console)
-    if misreadings:
-        console.print(misreadings_table(misreadings))
+    for kinds, counts in counted:
+        console.print(kinds_table(kinds, counts))
 
     sources = {label: str(run.file) for label, run in runs.items()}
     content = {"files": sources, "runs": comparison, "curves": curves}
-    content |= {"misreadings": misreadings} if misreadings else {}
+    content |= {kinds.name: counts for kinds, counts in counted}
     _write(out_dir / "summary.json", json.dumps(content, indent=1) + "\n")
-    lines = [markdown(comparison, curves[recipe.VALIDATION], misreadings).rstrip("\n")]
+    lines = [markdown(comparison, curves[recipe.VALIDATION], counted).rstrip("\n")]
     _write(out_dir / "summary.md", "\n".join([*lines, *examples_markdown(chosen, list(runs))]).rstrip("\n") + "\n")
     charts = {f"greedy validation over training steps: {recipe.TITLE}": out_dir / CHART}
     with atomic_output(out_dir / CHART) as partial:
@@ -59,11 +54,11 @@ def write_summary(
     first, *_ = runs
     explanation = f"in percent unless named otherwise; after each value the difference to {first}, paired 95 % interval"
     tables = {f"Test results, {explanation}": rows(comparison)}
-    if misreadings:
-        charts["wrong answers by misreading"] = out_dir / MISREADINGS_CHART
-        with atomic_output(out_dir / MISREADINGS_CHART) as partial:
-            draw_misreadings(misreadings, partial)
-        tables[TITLE] = misreadings_rows(misreadings)
+    for kinds, counts in counted:
+        charts[kinds.title] = out_dir / _chart(kinds)
+        with atomic_output(out_dir / _chart(kinds)) as partial:
+            draw_kinds(kinds, counts, partial)
+        tables[f"{kinds.title}, in percent of {kinds.share_of}"] = kinds_rows(kinds, counts)
     page = out_dir / PAGE
     title = f"{recipe.TITLE}: {', '.join(runs)}"
     _write(page, render_summary(title, tables, charts, chosen, list(runs), commands))
@@ -111,8 +106,8 @@ def _asked(figures: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {name: figure for name, figure in figures.items() if figure["questions"]}
 
 
-def markdown(comparison: dict[str, dict[str, Any]], validation: dict[int, float], misreadings: Counts) -> str:
-    """The table, the first and last validation and the chart, and those of misreadings if any, for ``summary.md``."""
+def markdown(comparison: dict[str, dict[str, Any]], validation: dict[int, float], counted: Counted) -> str:
+    """The table, the first and last validation and the chart, and wrong answers by kind, for ``summary.md``."""
     first, *_ = comparison
     explanation = f"after each value the difference to {first}, paired 95 % interval"
     lines = ["# Test results", "", f"In percent unless named otherwise; {explanation}.", ""]
@@ -122,9 +117,13 @@ def markdown(comparison: dict[str, dict[str, Any]], validation: dict[int, float]
     ends = [f"{100 * validation[step]:.1f} % at step {step}" for step in (min(validation), max(validation))]
     lines += ["", f"Greedy validation: {' and '.join(ends)}.", ""]
     lines += [f"![greedy validation over training steps]({CHART})"]
-    if misreadings:
-        lines += misreadings_markdown(misreadings, MISREADINGS_CHART)
+    for kinds, counts in counted:
+        lines += kinds_markdown(kinds, counts, _chart(kinds))
     return "\n".join(lines) + "\n"
+
+
+def _chart(kinds: AnswerKinds) -> str:
+    return f"{kinds.name}.png"
 
 
 def _write(path: Path, text: str) -> None:

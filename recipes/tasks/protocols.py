@@ -8,6 +8,7 @@ from rich.console import RenderableType
 
 from recipes.chat_app.tasks import ChatTask
 from recipes.checks import Check
+from recipes.evaluation.answer_kinds import AnswerKinds
 from recipes.evaluation.generation import Response
 from recipes.evaluation.rows import Row
 from recipes.evaluation.selector import Selection
@@ -33,14 +34,16 @@ class EvaluationPart(Protocol):
     """``evaluation``: rows, grading and figures.
 
     ``TITLE`` heads tables and charts. ``VALIDATION`` is the pattern of verl's metric of greedy validation, and
-    ``VALIDATION_LABEL`` says what it is. ``FIGURES`` are what runs are compared by. A recipe with the option
-    ``write_predictions`` also has a function of this name: it writes the predictions of samples to a path.
+    ``VALIDATION_LABEL`` says what it is. ``FIGURES`` are what runs are compared by, ``ANSWER_KINDS`` what a summary
+    counts wrong answers by. A recipe with the option ``write_predictions`` also has a function of this name: it writes
+    the predictions of samples to a path.
     """
 
     TITLE: str
     VALIDATION: str
     VALIDATION_LABEL: str
     FIGURES: Mapping[str, Figure]
+    ANSWER_KINDS: Sequence[AnswerKinds]
     Sample: type
 
     def load_rows(self, args: argparse.Namespace) -> list[Row]:
@@ -60,9 +63,6 @@ class EvaluationPart(Protocol):
 
     def canaries(self, rows: Sequence[Row]) -> dict[str, Any]:
         """What degenerate policies would earn on these rows, by their names."""
-
-    def misreading_counts(self, samples: Sequence[Any]) -> dict[str, dict[str, int]]:
-        """By misreading: ``changes``, the questions whose answer it changes, and ``wrong``, the answers it gives."""
 
     def log_lines(self, sample: Any) -> Iterator[str]:
         """A sample as ``evaluation.log`` shows it."""

@@ -41,6 +41,7 @@ COMPARED = ("correctness", "coverage", "contradiction rate", "ROUGE-L", "respons
 FIGURES: dict[str, tuple[Callable[[Sample], bool], Callable[[Sample], float]]] = {
     name: (lambda sample: True, {**SCORES, **LENGTHS}[name]) for name in COMPARED
 }
+ANSWER_KINDS = ()  # the grader's contradictions say what is wrong with an answer
 # Of the table by category, beside correctness: heading -> figure.
 CATEGORY_COLUMNS = {"coverage": "coverage", "contradicted": "contradiction rate", "ROUGE-L": "ROUGE-L"}
 
@@ -122,11 +123,6 @@ def _context(prompt: Sequence[dict[str, str]], question: str) -> str:
     texts = [message["content"] for message in prompt if message["role"] != "system"]
     texts[-1:] = [texts[-1].removesuffix(question).strip()] if texts else []
     return "\n\n".join(filter(None, texts))
-
-
-def misreading_counts(samples: Sequence[Sample]) -> dict[str, dict[str, int]]:
-    """None: the grader's contradictions say what is wrong with an answer."""
-    return {}
 
 
 def canaries(rows: Sequence[Row]) -> dict[str, float]:

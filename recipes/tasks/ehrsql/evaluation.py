@@ -11,6 +11,7 @@ from rich.progress import track
 from rich.table import Table
 
 from data_prep.common.errors import InputError
+from recipes.evaluation.answer_kinds import AnswerKinds
 from recipes.evaluation.generation import Response
 from recipes.evaluation.rows import Row
 from recipes.tasks.ehrsql.canaries import canaries
@@ -18,7 +19,7 @@ from recipes.tasks.ehrsql.confidence import agreement, confidence
 from recipes.tasks.ehrsql.defaults import DEFAULT_PROMPT, database_of, prompt_of, warn_of_bare_questions
 from recipes.tasks.ehrsql.figures import GROUPS, FurtherAnswer, Sample, first_rows, graded, shown, summarize
 from recipes.tasks.ehrsql.further import further_table
-from recipes.tasks.ehrsql.misreadings import given_by_misreadings, misreading_counts
+from recipes.tasks.ehrsql.misreadings import MISREADING_KINDS, given_by_misreadings
 from recipes.tasks.ehrsql.prediction_file import write_predictions
 from recipes.tasks.ehrsql.robust import add_variants, judge_on_variants, right_by_luck, robust_table, robustly_right
 from recipes.tasks.ehrsql.rows import read_rows
@@ -28,7 +29,7 @@ from reward_fns.sql.answers import GOLD_FAILED
 from reward_fns.sql.reliability import reliability_score
 from reward_fns.sql.sandbox import DatabaseError, SandboxError
 
-__all__ = ["Sample", "canaries", "graded", "misreading_counts", "summarize", "write_predictions"]
+__all__ = ["Sample", "canaries", "graded", "summarize", "write_predictions"]
 
 TITLE = "EHRSQL"
 # Greedy validation, as verl names it (a pattern), and what it is.
@@ -53,6 +54,7 @@ FIGURES: dict[str, tuple[Callable[[Sample], bool], Callable[[Sample], float]]] =
     "RS(10), selected": (_has_selection, lambda sample: 100 * reliability_score([shown(sample)], 10)),
     "response tokens": (GROUPS["all questions"], lambda sample: sample.response_tokens),
 }
+ANSWER_KINDS = (MISREADING_KINDS,)
 
 
 def identity(sample: Sample) -> tuple:
@@ -202,11 +204,11 @@ def summary_table(summary: dict[str, Any], title: str) -> Group:
     table.add_row("cut off at the length limit", _percent(summary["cut_off_percent"]), "", questions)
     if summary["gold_failed"]:
         table.add_row("gold failed, not counted above", "", "", str(summary["gold_failed"]))
-    tables = [table, _canary_table(summary["canaries"])]
-    if summary["misreadings"]:
-        tables.insert(1, _misreading_table(summary["misreadings"]))
+    tables = [table]
     if "robust" in summary:
-        tables.insert(1, robust_table(summary))
+        tables.append(robust_table(summary))
+    tables += [_kinds_table(kinds, summary[kinds.name]) for kinds in ANSWER_KINDS if summary[kinds.name]]
+    tables.append(_canary_table(summary["canaries"]))
     if "further" in summary:
         tables.append(further_table(summary["further"]))
     if "selection" in summary:
@@ -214,12 +216,12 @@ def summary_table(summary: dict[str, Any], title: str) -> Group:
     return Group(*tables)
 
 
-def _misreading_table(counts: dict[str, dict[str, int]]) -> Table:
-    table = Table(title="Wrong answers that a misreading of the question gives")
-    for column in ("", "wrong answers", "of the questions whose answer it changes"):
+def _kinds_table(kinds: AnswerKinds, counts: dict[str, dict[str, int]]) -> Table:
+    table = Table(title=kinds.title)
+    for column in ("", "wrong answers", f"of {kinds.share_of}"):
         table.add_column(column, justify="right" if column else "left")
     for name, count in counts.items():
-        share = f"{100 * count['wrong'] / count['changes']:.1f} % of {count['changes']:,}"
+        share = f"{100 * count['wrong'] / count[kinds.whole]:.1f} % of {count[kinds.whole]:,}"
         table.add_row(name, f"{count['wrong']:,}", share)
     return table
 

@@ -6,6 +6,7 @@ from itertools import combinations
 from typing import Any
 
 from data_prep.sql.misreadings import MISREADINGS
+from recipes.evaluation.answer_kinds import AnswerKinds
 from reward_fns.sql.sandbox import DEFAULT_TIMEOUT_S, shared_sandbox
 
 SEVERAL = "several at once"
@@ -56,3 +57,12 @@ def misreading_counts(samples: Sequence[Any]) -> dict[str, dict[str, int]]:
     changes = Counter(name for sample in samples for name in sample.misreadings)
     wrong = Counter(name for sample in samples for name, given in sample.misreadings.items() if given)
     return {name: {"changes": changes[name], "wrong": wrong[name]} for name in NAMES if changes[name]}
+
+
+MISREADING_KINDS = AnswerKinds(
+    name="misreadings",
+    title="Wrong answers that a misreading of the question gives",
+    whole="changes",
+    share_of="the questions whose answer the misreading changes",
+    count=misreading_counts,
+)
