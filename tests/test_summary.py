@@ -261,6 +261,25 @@ def test_a_run_of_an_older_evaluation_has_no_misreadings(tmp_path, metrics):
     assert "| last is first | 33.3 (1 of 3) |" in (tmp_path / "out" / "summary.md").read_text()
 
 
+def test_kinds_of_wrong_answers_in_table_and_chart(tmp_path, metrics, capsys):
+    kinds = {"start": [[], ["join"], ["join", "distinct"], ["join"]], "grpo": [[], [], [], ["join"]]}
+    runs = []
+    for label, samples in {"start": START[:4], "grpo": AFTER[:4]}.items():
+        found = [replace(s, gold_sql="SELECT 1", error_kinds=k) for s, k in zip(samples, kinds[label], strict=True)]
+        runs.append(f"{label}={write_run(tmp_path / label / 'results.json', found)}")
+    out = tmp_path / "out"
+    summary.main(["--runs", *runs, "--metrics", str(metrics), "--out_dir", str(out)])
+    text = (out / "summary.md").read_text()
+    assert "| join | 75.0 (3 of 4) | 25.0 (1 of 4) |" in text
+    assert "| distinct | 25.0 (1 of 4) |  |" in text
+    assert "(error_kinds.png)" in text
+    assert "distinct" in capsys.readouterr().out
+    pixels = image.imread(out / "error_kinds.png")
+    blue = (pixels[..., 2] > 0.6) & (pixels[..., 0] < 0.3)
+    longest, shortest = bar_lengths(blue)
+    assert longest == pytest.approx(3 * shortest, rel=0.05)
+
+
 def test_a_misreading_that_one_run_does_not_know_is_blank_there():
     counts = {
         "a": {"x": {"changes": 2, "wrong": 1}},

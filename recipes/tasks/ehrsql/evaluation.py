@@ -17,6 +17,7 @@ from recipes.evaluation.rows import Row
 from recipes.tasks.ehrsql.canaries import canaries
 from recipes.tasks.ehrsql.confidence import agreement, confidence
 from recipes.tasks.ehrsql.defaults import DEFAULT_PROMPT, database_of, prompt_of, warn_of_bare_questions
+from recipes.tasks.ehrsql.error_kinds import ERROR_KINDS, error_kinds
 from recipes.tasks.ehrsql.figures import GROUPS, FurtherAnswer, Sample, first_rows, graded, shown, summarize
 from recipes.tasks.ehrsql.further import further_table
 from recipes.tasks.ehrsql.misreadings import MISREADING_KINDS, given_by_misreadings
@@ -54,7 +55,7 @@ FIGURES: dict[str, tuple[Callable[[Sample], bool], Callable[[Sample], float]]] =
     "RS(10), selected": (_has_selection, lambda sample: 100 * reliability_score([shown(sample)], 10)),
     "response tokens": (GROUPS["all questions"], lambda sample: sample.response_tokens),
 }
-ANSWER_KINDS = (MISREADING_KINDS,)
+ANSWER_KINDS = (MISREADING_KINDS, ERROR_KINDS)
 
 
 def identity(sample: Sample) -> tuple:
@@ -139,6 +140,7 @@ def _grade(row: Row, response: Response) -> Sample:
         confidence=confidence(response.confidence, result.abstained, result.execution)
         | agreement(result.pred, [answer["pred"] for answer in further]),
         further=further,
+        error_kinds=[] if ground_truth == GOLD_FAILED else [*error_kinds(info["gold_sql"], result)],
     )
 
 
@@ -172,6 +174,8 @@ def log_lines(sample: Sample) -> Iterator[str]:
         yield "  withheld: not certain enough"
     if given := [name for name, given in sample.misreadings.items() if given]:
         yield f"  misread:  {', '.join(given)}"
+    if sample.error_kinds:
+        yield f"  wrong in: {', '.join(sample.error_kinds)}"
     if right_by_luck(sample):
         yield f"  by luck:  wrong on {', '.join(name for name, right in sample.variants.items() if right is False)}"
 
@@ -208,6 +212,8 @@ def summary_table(summary: dict[str, Any], title: str) -> Group:
     if "robust" in summary:
         tables.append(robust_table(summary))
     tables += [_kinds_table(kinds, summary[kinds.name]) for kinds in ANSWER_KINDS if summary[kinds.name]]
+    if summary["wrong_without_gold_sql"]:
+        tables.append(f"{summary['wrong_without_gold_sql']:,} wrong answers have no kind: their gold SQL is not known")
     tables.append(_canary_table(summary["canaries"]))
     if "further" in summary:
         tables.append(further_table(summary["further"]))

@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any, TypedDict
 
 from recipes.evaluation.bootstrap import percent_interval
+from recipes.tasks.ehrsql.error_kinds import error_kind_counts, gold_is_known
 from recipes.tasks.ehrsql.further import further_figures
 from recipes.tasks.ehrsql.misreadings import misreading_counts
 from recipes.tasks.ehrsql.robust import robust_figures
@@ -39,6 +40,7 @@ class Sample:
     whether selection withholds the answer, None without selection. ``variants``: see ``recipes.tasks.ehrsql.robust``.
     ``misreadings``: those that change the gold query's answer, each with whether it gives the model's answer (see
     ``recipes.tasks.ehrsql.misreadings``); empty where the gold query is not known.
+    ``error_kinds``: of a wrong answer, see ``recipes.tasks.ehrsql.error_kinds``.
     """
 
     id: str
@@ -68,6 +70,7 @@ class Sample:
     further: list[FurtherAnswer] = field(default_factory=list)
     withheld: bool | None = None
     variants: dict[str, bool | None] = field(default_factory=dict)
+    error_kinds: list[str] = field(default_factory=list)
 
 
 # The groups that accuracy is reported on, in the order of the tables. A template is seen if train has it.
@@ -93,8 +96,10 @@ def summarize(samples: Sequence[Sample], seed: int = 0) -> dict[str, Any]:
     does not run. ``abstention``: precision is the share of the abstentions that are on unanswerable questions, recall
     the share of the unanswerable questions that are abstained on. ``select_1_percent`` is what the constant query
     SELECT 1 would score on the answerable; ``right_constants`` counts right answers of queries that read no table.
-    ``misreadings``: see ``misreading_counts``. ``further``, where there are further answers: see ``further_figures``.
-    ``robust``, where there are variants: see ``robust_figures``.
+    ``misreadings``: see ``misreading_counts``. ``error_kinds``: see ``error_kind_counts``; ``wrong_without_gold_sql``
+    counts the wrong answers that are in none of them, as the gold SQL is not known.
+    ``further``, where there are further answers: see ``further_figures``. ``robust``, where there are variants: see
+    ``robust_figures``.
     Questions whose gold query failed are counted in ``gold_failed`` and nowhere else.
 
     Raises:
@@ -132,6 +137,8 @@ def summarize(samples: Sequence[Sample], seed: int = 0) -> dict[str, Any]:
         "response_tokens_mean": fmean(sample.response_tokens for sample in samples),
         "cut_off_percent": percent([100 * (sample.finish_reason == "length") for sample in samples]),
         "misreadings": misreading_counts(samples),
+        "error_kinds": error_kind_counts(samples),
+        "wrong_without_gold_sql": sum(not sample.acc and not gold_is_known(sample) for sample in samples),
         **further_figures(samples),
         **robust_figures(samples, GROUPS, seed),
     }
