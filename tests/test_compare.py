@@ -206,11 +206,56 @@ def test_ehrsql_categories(ehrsql_folders):
 
 def test_ehrsql_items_hold_sql_gold_error_and_outcome(ehrsql_folders):
     item = page_items(read(ehrsql_folders))[0]
-    assert item["texts"] == [{"label": "gold SQL", "text": "SELECT 1", "code": True}]
+    assert item["texts"] == [
+        {"label": "gold SQL", "text": "SELECT 1", "code": True},
+        {"label": "gold answer, rows: 0", "text": "", "code": True},
+    ]
     start, grpo = item["answers"]
-    assert start["texts"][0] == {"label": "SQL", "text": "SELECT 2", "code": True}
+    assert start["texts"][0] == {"label": "SQL", "text": "SELECT 2", "code": True, "edits": [(7, 8, "1")]}
     assert start["problems"] == ["error: no such table"]
     assert (start["verdict"], grpo["verdict"]) == ("bad", "good")
+    assert (start["outcome"], grpo["outcome"]) == ("wrong", "right")
+
+
+def ehrsql_item(tmp_path, acc=0, **fields):
+    write(tmp_path / "run", [ehrsql_sample("a", acc, **fields)], "ehrsql")
+    [item] = page_items({"x": read_run(tmp_path / "run")})
+    return item
+
+
+def test_ehrsql_items_hold_the_first_rows_of_both_answers(tmp_path):
+    gold, answer = [[str(number), "x" * 300] for number in range(100)], [["1.0"], ["None"]]
+    item = ehrsql_item(tmp_path, ground_truth=json.dumps(gold), answer=json.dumps(answer), rows=2)
+    assert item["texts"][1]["label"] == "gold answer, first 5 of 100 or more rows"
+    assert item["texts"][1]["text"].splitlines()[4] == f"4 | {'x' * 196} ..."
+    assert {"label": "answer, rows: 2", "text": "1.0\nNone", "code": True} in item["answers"][0]["texts"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "outcome"),
+    [
+        ({"acc": 1}, "right"),
+        ({"acc": 1, "variants": {"a": True, "b": False}}, "right by luck"),
+        ({"withheld": True}, "wrong but withheld"),
+        ({"abstained": True, "withheld": False}, "abstained"),
+    ],
+)
+def test_ehrsql_outcomes(tmp_path, fields, outcome):
+    answer = ehrsql_item(tmp_path, **fields)["answers"][0]
+    assert answer["outcome"] == outcome
+    assert answer["note"] == f"{outcome}, 5 tokens"
+
+
+def test_ehrsql_items_of_unknown_gold_have_no_marks(tmp_path):
+    item = ehrsql_item(tmp_path, gold_sql="")
+    assert item["texts"][0]["text"] == "not known"
+    assert "edits" not in item["answers"][0]["texts"][0]
+
+
+def test_ehrsql_items_of_unanswerable_questions(tmp_path):
+    item = ehrsql_item(tmp_path, gold_sql="null", ground_truth="null", answerable=False)
+    assert [each["text"] for each in item["texts"]] == ["null", "none: the database cannot answer the question"]
+    assert "edits" not in item["answers"][0]["texts"][0]
 
 
 def test_an_abstention_has_no_query(ehrsql_folders):

@@ -1,7 +1,9 @@
 """The page of recipes.compare in a real browser."""
 
 import pytest
+from test_summary import run, sample, unanswerable
 
+from recipes.report.compare_items import page_items
 from recipes.report.compare_page import render_page
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
@@ -10,7 +12,8 @@ HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"
 def answer(score, text, facts=()):
     verdict = {100: "good", 0: "bad"}.get(score, "partly")
     texts = [{"label": "response", "text": text, "code": False}]
-    return {"score": score, "verdict": verdict, "note": f"{score} %", "texts": texts, "facts": facts, "problems": []}
+    given = {"score": score, "verdict": verdict, "outcome": verdict, "kinds": [], "note": f"{score} %"}
+    return given | {"texts": texts, "facts": facts, "problems": []}
 
 
 def item(number):
@@ -21,6 +24,7 @@ def item(number):
     return {
         "id": f"id-{number:02}",
         "category": "EBK" if number % 2 else "CDQA",
+        "template": "",
         "question": f"question {number}?",
         "texts": [{"label": "reference", "text": f"reference {number}", "code": False}],
         "answers": [answer(scores[0], text), answer(scores[1], "other", facts if number == 0 else [])],
@@ -37,14 +41,19 @@ def file(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def page(browser, file):
+def opened(browser, file):
     page = browser.new_page()
     page.problems = []
     page.on("console", lambda message: page.problems.append(message.text))
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.on("request", lambda request: page.problems.append(request.url) if request.url != file.as_uri() else None)
     page.goto(file.as_uri())
+    return page
+
+
+@pytest.fixture
+def page(browser, file):
+    page = opened(browser, file)
     yield page
     page.close()
 
@@ -112,12 +121,12 @@ def test_filter_by_category(page):
 
 
 def test_filter_by_winner(page):
-    page.select_option("#winner", label="grpo wins")
+    page.select_option("#winner", "grpo wins")
     assert questions(page) == [f"question {number}?" for number in range(0, 45, 3)]
 
 
 def test_filter_by_ties(page):
-    page.select_option("#winner", label="tie")
+    page.select_option("#winner", "tie")
     assert questions(page) == [f"question {number}?" for number in range(2, 45, 3)]
 
 
@@ -151,6 +160,11 @@ def test_the_last_page_has_no_next(page):
     assert page.locator("#next").is_disabled()
 
 
+def test_filters_that_offer_no_choice_are_hidden(page):
+    shown = page.locator("#filters select:visible").evaluate_all("all => all.map(each => each.id)")
+    assert shown == ["category", "flip", "winner", "run", "outcome"]
+
+
 def test_every_control_has_a_name(page):
     unnamed = page.evaluate(
         "[...document.querySelectorAll('select, input')].filter(each => !each.labels.length).map(each => each.id)"
@@ -174,3 +188,137 @@ def test_light_and_dark(page, scheme, dark):
     page.emulate_media(color_scheme=scheme)
     colour = page.evaluate("getComputedStyle(document.body).color")
     assert (colour == "rgb(255, 255, 255)") == dark
+
+
+# EHRSQL's questions, of four runs.
+
+GOLD = "SELECT drug FROM prescriptions WHERE route = 'iv' AND subject_id = 7 LIMIT 1"
+WRITTEN = {  # the query of an answer and its kinds, by the rest of the question's number and the run's by 5
+    0: (GOLD, []),
+    1: (GOLD.replace("'iv'", "'po'"), ["value: another"]),
+    2: (GOLD.replace(" LIMIT 1", ""), ["order and limit"]),
+    3: (GOLD.replace("drug", "dose").replace(" LIMIT 1", ""), ["column", "order and limit"]),
+    4: (f"SELECT '{HOSTILE}' FROM prescriptions", ["condition"]),
+}
+
+
+def sql_sample(number, rest):
+    sql, kinds = WRITTEN[rest]
+    fields = {"question": f"question {number}?", "template": f"template {number % 7}", "gold_sql": GOLD}
+    answer = {"ground_truth": '[["aspirin", "1.0"]]', "answer": f'[["answer {rest}"]]', "rows": 1}
+    confidence = {"confidence": {"agreement": 0.75}, "response": f"```sql\n{sql}\n```", "sql": sql}
+    return sample(f"id-{number:02}", float(not kinds), **fields, **answer, **confidence, error_kinds=kinds)
+
+
+def sql_run(position):
+    """44 answerable questions and an unanswerable one."""
+    samples = [sql_sample(number, (number + position) % 5) for number in range(44)]
+    return run([*samples, unanswerable("id-44", abstained=position > 0)])
+
+
+@pytest.fixture(scope="module")
+def sql_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sql_page") / "comparison.html"
+    runs = {label: sql_run(position) for position, label in enumerate(["start", "sft", "dapo", "grpo"])}
+    path.write_text(render_page("EHRSQL", list(runs), {}, "caption", page_items(runs)))
+    return path
+
+
+@pytest.fixture
+def sql_page(browser, sql_file):
+    page = opened(browser, sql_file)
+    yield page
+    page.close()
+
+
+def found(numbers):
+    return [f"question {number}?" for number in numbers][:20]
+
+
+def test_the_page_of_sql_loads_without_errors_or_requests(sql_page):
+    assert sql_page.problems == []
+    assert sql_page.title() == "EHRSQL"
+
+
+def test_an_answer_shows_its_rows_its_kinds_and_its_confidence(sql_page):
+    article = sql_page.locator("#list article").nth(3)
+    assert "gold answer, rows: 1\naspirin | 1.0" in article.inner_text()
+    start = article.locator(".answer").first
+    assert start.locator(".kind").all_inner_texts() == ["column", "order and limit"]
+    assert "answer, rows: 1\nanswer 3" in start.inner_text()
+    assert "agreement 0.75" in start.inner_text()
+
+
+def test_what_differs_from_gold_is_marked(sql_page):
+    sql = sql_page.locator("#list article").nth(3).locator(".answer").first.locator(".code").first
+    assert sql.locator(".missing-text").all_inner_texts() == ["drug", "LIMIT 1"]
+    assert sql.locator(".extra-text").all_inner_texts() == ["dose"]
+    right = sql_page.locator("#list article").nth(0).locator(".answer").first
+    assert right.locator(".missing-text, .extra-text").count() == 0
+
+
+def test_hostile_sql_is_marked_and_stays_text(sql_page):
+    sql = sql_page.locator("#list article").nth(4).locator(".answer").first.locator(".code").first
+    assert HOSTILE in sql.inner_text()
+    assert sql_page.locator("img").count() == 0
+
+
+def test_filter_by_template(sql_page):
+    sql_page.select_option("#template", "template 3")
+    assert questions(sql_page) == found(range(3, 44, 7))
+
+
+def test_filter_by_outcome_and_run(sql_page):
+    sql_page.select_option("#run", "start")
+    sql_page.select_option("#outcome", "right")
+    assert questions(sql_page) == found(range(0, 44, 5))
+
+
+def test_filter_by_kind_in_any_run_and_in_one(sql_page):
+    sql_page.select_option("#kind", "value: another")
+    assert questions(sql_page) == found([number for number in range(44) if number % 5 != 2])
+    sql_page.select_option("#run", "start")
+    assert questions(sql_page) == found(range(1, 44, 5))
+
+
+def test_outcome_and_kind_are_of_the_same_answer(sql_page):
+    sql_page.select_option("#kind", "condition")
+    sql_page.select_option("#outcome", "right")
+    assert questions(sql_page) == []
+
+
+def test_filter_by_what_became_of_an_answer(sql_page):
+    sql_page.select_option("#flip", "right, then wrong")
+    assert questions(sql_page) == found(range(0, 44, 5))
+    sql_page.select_option("#flip", label="wrong, then right (10)")
+    assert questions(sql_page) == [*found(range(2, 44, 5)), "question id-44"]
+
+
+def test_keys_go_from_question_to_question(sql_page):
+    focus = "document.activeElement.querySelector('h3').innerText"
+    for key, number in (("j", 0), ("j", 1), ("k", 0), ("k", 0), ("j", 1)):
+        sql_page.keyboard.press(key)
+        assert sql_page.evaluate(focus) == f"question {number}?"
+    assert sql_page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_keys_go_on_to_the_next_page_and_back(sql_page):
+    focus = "document.activeElement.querySelector('h3').innerText"
+    for _ in range(21):
+        sql_page.keyboard.press("j")
+    assert sql_page.evaluate(focus) == "question 20?"
+    assert sql_page.locator("#count").inner_text() == "45 of 45 questions, page 2 of 3"
+    sql_page.keyboard.press("k")
+    assert sql_page.evaluate(focus) == "question 19?"
+
+
+def test_keys_are_text_in_the_search(sql_page):
+    sql_page.keyboard.press("/")
+    sql_page.keyboard.type("jk/")
+    assert sql_page.input_value("#search") == "jk/"
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_the_page_of_sql_does_not_scroll_sideways(sql_page, width):
+    sql_page.set_viewport_size({"width": width, "height": 800})
+    assert sql_page.evaluate("document.documentElement.scrollWidth") <= width

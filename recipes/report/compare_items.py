@@ -9,11 +9,12 @@ from recipes.tasks.registry import TASKS
 def page_items(runs: dict[str, Run]) -> list[dict[str, Any]]:
     """One dictionary a question, for runs on the same questions.
 
-    ``id``, ``category``, ``question``; ``texts``: what belongs to the question, each with ``label``, ``text`` and
-    ``code`` (whether it is code); ``answers``, one a run; ``winner``, the position of the run that scores highest, -1
-    where several do; ``change``: the last run's score less the first's. An answer has ``score`` (0 to 100), ``verdict``
-    (``good``, ``bad`` or ``partly``), ``note``, ``texts`` as above, ``facts`` (pairs of text and state, see
-    ``recipes.tasks.ecg.fact_states``) and ``problems``.
+    ``id``, ``category``, ``template`` ("" where there is none), ``question``; ``texts``: what belongs to the question,
+    as ``recipes.report.page_text`` makes them; ``answers``, one a run; ``winner``, the position of the run that scores
+    highest, -1 where several do; ``change``: the last run's score less the first's. An answer has ``score`` (0 to 100),
+    ``verdict`` (``good``, ``bad`` or ``partly``), ``outcome`` (the recipe's word for it), ``kinds`` (what is wrong with
+    it), ``note``, ``texts`` as above, ``facts`` (pairs of text and state, see ``recipes.tasks.ecg.fact_states``) and
+    ``problems``.
 
     Raises:
         InputError: a reference of an ECG run is not what the grader reads.

@@ -25,6 +25,7 @@ def page_item(samples: Sequence[Sample]) -> dict[str, Any]:
     return {
         "id": first.id,
         "category": first.category,
+        "template": "",
         "question": first.question,
         "texts": [*texts, page_text("reference", first.reference)],
         "answers": [_answer(sample, reference) for sample in samples],
@@ -33,10 +34,13 @@ def page_item(samples: Sequence[Sample]) -> dict[str, Any]:
 
 def _answer(sample: Sample, reference: Reference) -> dict[str, Any]:
     verdict = "bad" if contradicts(sample) or not sample.correctness else "partly"
+    verdict = "good" if sample.correctness == 1 else verdict
     facts = fact_states(sample.answer, reference)
     return {
         "score": 100 * sample.correctness,
-        "verdict": "good" if sample.correctness == 1 else verdict,
+        "verdict": verdict,
+        "outcome": {"good": "right", "partly": "partly right", "bad": "wrong"}[verdict],
+        "kinds": [],
         "note": f"correctness {100 * sample.correctness:.0f} %, coverage {100 * sample.coverage:.0f} %, "
         f"ROUGE-L {sample.rouge_l:.0f}, {sample.response_tokens} tokens",
         "texts": [page_text("response", sample.response)],
