@@ -77,8 +77,6 @@ def evaluate(args: argparse.Namespace, make_engine: Callable[[GenerationOptions]
     for model, folder, generate in zip(args.model_name, folders, generators, strict=True):
         config = settings_of(args) | {"model_name": model, "output_dir": folder.parent.parent}
         evaluate_model(task, rows, valid, generate, folder, config)
-        if isinstance(generate, ServerGenerator):
-            generate.finish()
     return folders
 
 
@@ -131,6 +129,8 @@ def evaluate_model(
     if settings["write_predictions"]:
         further["prediction.json"] = partial(recipe.write_predictions, samples)
     write_results(folder, summary, config, samples, further)
+    if isinstance(generate, ServerGenerator):
+        generate.finish()
     title = f"{settings['model_name']} on {settings['dataset_path'].name}"
     Console().print(recipe.summary_table(summary, title))
     if selection:
