@@ -21,6 +21,7 @@ from data_prep.common.errors import InputError, run_main
 from data_prep.common.parallel import parallel_map
 from data_prep.common.parquet import write_parquet
 from data_prep.common.prompt_tokens import TokenCounter, WordCounter
+from data_prep.demo.provenance import is_demo_folder
 from data_prep.ecg.ids import question_ids, record_id
 from data_prep.ecg.prompts import PROMPT_FILES, ChatBuilder
 from data_prep.ecg.report import SPLITS, category_counts, print_report
@@ -93,6 +94,7 @@ def prepare(options: Options, console: Console) -> None:
     manifest = {
         "options": {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()},
         "inputs": {str(path): sha256_file(path) for path in inputs},
+        "synthetic": is_demo_folder(options.data_dir),
         "counts": category_counts(questions, dropped, duplicates, counter, options.max_prompt_length),
         "groups": {
             "number": len(group_names),

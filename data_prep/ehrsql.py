@@ -22,6 +22,7 @@ from data_prep.common.checksum import sha256_file
 from data_prep.common.errors import InputError, run_main
 from data_prep.common.parquet import write_parquet
 from data_prep.common.prompt_tokens import TokenCounter, WordCounter
+from data_prep.demo.provenance import holds_demo_patients, is_demo_folder
 from data_prep.sql.gold import execute_all, gold_seconds, training_timeout
 from data_prep.sql.prompts import PromptBuilder, is_template_path, prompt_names, template_files
 from data_prep.sql.reasoning import reasoned
@@ -129,6 +130,7 @@ def prepare(options: Options, console: Console) -> None:
         "options": {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()},
         "inputs": {str(path): sha256_file(path) for path in inputs},
         "counts": counts,
+        "synthetic": is_demo_folder(options.data_dir) and holds_demo_patients(options.db),
         "slowest_gold_seconds": round(max(seconds.values()), 3) if seconds else None,
         "failed_gold": {
             split: {q.id: failures[q.gold] for q in split_questions if q.gold in failures}

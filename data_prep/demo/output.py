@@ -6,6 +6,8 @@ from pathlib import Path
 
 from data_prep.common.atomic import atomic_output
 
+MARKERS = "SYNTHETIC_*.txt"
+
 
 @contextmanager
 def demo_output(out_dir: str | Path, kind: str) -> Iterator[Path]:
@@ -14,7 +16,7 @@ def demo_output(out_dir: str | Path, kind: str) -> Iterator[Path]:
     ``SYNTHETIC_<kind>.txt`` marks it: an earlier output of the same kind is replaced, all else is left alone with an
     ``InputError``, because ``out_dir`` may as well name a folder of real records.
     """
-    marker = f"SYNTHETIC_{kind}.txt"
+    marker = MARKERS.replace("*", kind)
     with atomic_output(out_dir, marker) as partial:
         partial.mkdir()
         (partial / marker).write_text("Synthetic demo data. No real patient is described here.\n")
