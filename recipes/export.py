@@ -8,7 +8,8 @@ latest checkpoint of a GRPO or SFT run, merges its FSDP shards (and a LoRA adapt
   shards, on validation prompts and their continuations.
 
 The folder appears under its name only when both hold; ``export.json`` in it holds the figures, and which prompt the
-data were prepared with, and whether to think (``manifest.json`` beside the prompts says that).
+data were prepared with, and whether to think (``manifest.json`` beside the prompts says that). ``README.md`` is the
+model card, into which ``recipes.card`` fills results.
 """
 
 import argparse
@@ -29,6 +30,8 @@ from data_prep.common.errors import InputError, run_main
 from data_prep.common.json_file import read_json
 from data_prep.common.prompt_tokens import prompt_tokens
 from recipes.models import EXPORT_FIGURES
+from recipes.report.model_card import new_card
+from recipes.trained_models import CARD
 
 # The export is bfloat16, the policy float32: the mean difference that rounding makes is below this, in nats a token.
 MAX_MEAN_LOGPROB_DIFFERENCE = 0.05
@@ -200,6 +203,7 @@ def main(argv: list[str] | None = None) -> None:
         figures = verify(checkpoint, args.start_model, folder, args.prompts)
         figures |= prompt_settings(args.prompts.parent)
         (folder / EXPORT_FIGURES).write_text(json.dumps(figures, indent=1) + "\n")
+        (folder / CARD).write_text(str(new_card(folder)), encoding="utf-8")
     print(json.dumps(figures, indent=1))
     changed = f"{figures['tensors_changed']} of {figures['tensors']} tensors changed"
     print(f"exported {checkpoint} to {args.out_dir}: {changed}")

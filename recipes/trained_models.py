@@ -8,6 +8,7 @@ from recipes.models import EXPORT_FIGURES
 from recipes.pipeline.stages import MARKER, STAMPS
 
 STAGES = ("sft", "grpo")  # of a recipe, in order
+CARD, CARD_RESULTS = "README.md", "model_results.json"  # beside the weights
 
 
 def has_model(folder: Path) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from recipes.tasks.registry import DEFAULT, TASKS
 
 @dataclass(frozen=True)
 class Run:
-    """A ``results.json``: which recipe it is of, and its graded samples (that recipe's ``Sample``), sorted by id."""
+    """A ``results.json``: which recipe it is of, its graded samples (that recipe's ``Sample``), sorted by id, and what
+    ``evaluate`` was asked for."""
 
     file: Path
     recipe: str
     samples: list[Any]
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 def write_results(
@@ -80,7 +82,7 @@ def read_run(path: Path) -> Run:
         raise InputError(f"{path} is no results.json of evaluate ({error}); evaluate again") from error
     if not samples:
         raise InputError(f"{path} has no graded samples; evaluate again")
-    return Run(path, name, sorted(samples, key=lambda sample: sample.id))
+    return Run(path, name, sorted(samples, key=lambda sample: sample.id), results["config"])
 
 
 def check_same_questions(runs: dict[str, Run]) -> None:
