@@ -112,6 +112,8 @@ def test_a_ray_job_runs_from_nothing_to_its_page(tmp_path, questions):
         figures = json.loads((out / "models" / stage / "export.json").read_text())
         assert figures["tensors_changed"] > 0
         assert figures["logprob_difference_mean"] < figures["logprob_difference_of_start_mean"]
+        card = (out / "models" / stage / "README.md").read_text()
+        assert "| correctness |" in card and "synthetic demo" in card and str(out) not in card
     assert "chat_with_model.sh" in (out / "summary" / "summary.html").read_text()
     assert (out / "comparison" / "comparison.html").is_file()
 

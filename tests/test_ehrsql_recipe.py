@@ -36,7 +36,7 @@ SETTINGS = [
     "trainer.test_freq=1",
 ]
 DEMO = {"demo_ehr": "data/mimic_iv_tree", "database": "data/mimic_iv.sqlite", "questions": "data/questions"}
-STAGES = ["parquet", "model", "sft", "export_sft", "grpo", "export_grpo", "evaluate"]
+STAGES = ["parquet", "model", "sft", "export_sft", "grpo", "export_grpo", "evaluate", "card_sft", "card_grpo"]
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +109,12 @@ def test_a_run_that_is_stopped_in_every_stage_goes_on_to_its_page(run):
         (path,) = (run.folder / "results" / label).glob("*/*/results.json")
         results = json.loads(path.read_text())
         assert results["summary"]["questions"] == 8
+    for stage in ("sft", "grpo"):
+        card = (run.folder / "models" / stage / "README.md").read_text()
+        assert "| seen templates |" in card and "gender of patient" not in card and str(run.folder) not in card
+        assert "not the synthetic demo" in card  # the questions are this test's own
+        written = json.loads((run.folder / "models" / stage / "model_results.json").read_text())
+        assert written["figures"]["RS(0)"]["questions"] == 8
     assert (run.folder / "summary" / "summary.html").is_file()
     assert (run.folder / "comparison" / "comparison.html").is_file()
 

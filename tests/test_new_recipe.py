@@ -73,7 +73,8 @@ def test_the_recipe_prepares_grades_evaluates_and_compares(checkout):
 def test_its_stages_are_those_of_every_recipe(checkout):
     printed = run(checkout, "-m", "recipes.run", "yes_no", "--dry_run")
     stages = re.findall(r"^# (\w+)$", printed, re.M)
-    assert stages == ["parquet", "model", "sft", "export_sft", "grpo", "export_grpo", "evaluate"]
+    trained = ["parquet", "model", "sft", "export_sft", "grpo", "export_grpo"]
+    assert stages == [*trained, "evaluate", "card_sft", "card_grpo"]
     assert "reward_fns/yes_no.py" in printed or "yes_no_grpo" in printed
 
 

@@ -79,20 +79,32 @@ def test_the_stages_of_the_demo_hand_on_what_they_make(tmp_path, name):
     ]
     assert shown["evaluate"][-2:] == [f"{tmp_path}/results/{start}", f"{tmp_path}/results/grpo"]
     assert shown["model"][-5:-2] == ["--recipe", name, "--corpus"]
+    assert shown["card_sft"][-2:] == ["--results", f"{tmp_path}/results/{start}"]
     teacher = {"ehrsql": "questions/train/teacher.json", "ecg": "demo/teacher/answers.json"}[name]
     assert f"{tmp_path}/data/{teacher}" in shown["parquet"]
 
 
+def test_variants_are_made_after_training_and_judge_in_the_evaluation(tmp_path):
+    shown = programs(Ehrsql({"OUTPUT_DIR": str(tmp_path)}, []))
+    assert [*shown][-5:] == ["export_grpo", "variants", "evaluate", "card_sft", "card_grpo"]
+    variants = [f"{tmp_path}/data/variants/mimic_iv.variant{number}.sqlite" for number in (1, 2, 3)]
+    first = shown["evaluate"].index("--variants") + 1
+    assert shown["evaluate"][first : first + 3] == variants
+    assert shown["variants"][-2:] == ["--variants", "3"] and f"{tmp_path}/data/variants" in shown["variants"]
+    database = set(shown["database"]) - {f"{tmp_path}/data"}
+    assert database <= {*shown["variants"]}  # the same tree and options
+
+
 def test_without_sft_grpo_starts_from_the_start_model(tmp_path):
     shown = programs(Ehrsql({"OUTPUT_DIR": str(tmp_path)}, ["recipe.sft.enabled=False"]))
-    assert "sft" not in shown
+    assert not {"sft", "card_sft"} & {*shown} and f"{tmp_path}/models/grpo" in shown["card_grpo"]
     assert f"actor_rollout_ref.model.path={tmp_path}/models/tiny" in shown["grpo"]
 
 
 def test_given_data_replace_the_demo(tmp_path):
     environ = {"OUTPUT_DIR": str(tmp_path), "EHRSQL_DATA": "/q", "EHR_DB": "/db.sqlite", "EHRSQL_TEACHER": "/t.json"}
     shown = programs(Ehrsql(environ, ["recipe.teacher.executing_only=True"]))
-    assert not {"demo_ehr", "database", "questions"} & {*shown}
+    assert not {"demo_ehr", "database", "questions", "variants"} & {*shown} and "--variants" not in shown["evaluate"]
     assert shown["parquet"][-3:] == ["--teacher_labels", "/t.json", "--executing_only"]
     ecg = programs(Ecg({"OUTPUT_DIR": str(tmp_path), "ECG_DATA": "/ecg", "THINK": "1", "PRESET": "smollm2_135m"}, []))
     assert "demo_ecg" not in ecg

@@ -93,7 +93,7 @@ def test_a_dry_run_prints_command_lines_that_verl_takes(tmp_path):
     lines = result.stdout.splitlines()
     stages = [line.removeprefix("# ") for line in lines if line.startswith("# ")]
     assert stages[:6] == ["demo_ehr", "database", "questions", "parquet", "model", "sft"]
-    assert stages[6:] == ["export_sft", "grpo", "export_grpo", "evaluate"]
+    assert stages[6:] == ["export_sft", "grpo", "export_grpo", "variants", "evaluate", "card_sft", "card_grpo"]
     grpo = shlex.split(lines[lines.index("# grpo") + 2])  # after the line that makes its folder
     start = grpo.index("recipes.trainer.main_ppo")
     composed = subprocess.run(  # Hydra's own option: print the config, run nothing

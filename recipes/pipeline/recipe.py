@@ -16,6 +16,7 @@ from recipes.models import MADE_HERE
 from recipes.pipeline.settings import Overrides, output_folder, parse_override, sort_overrides, switch, whole_number
 from recipes.pipeline.stages import Stages
 from recipes.tasks.registry import Task
+from recipes.trained_models import CARD_RESULTS, STAGES
 
 CHOICES = ("preset", "hardware")  # Hydra takes each choice once: as an override they replace the variables
 
@@ -159,7 +160,12 @@ class Recipe(ABC):
         if not stages.dry_run:
             self.check_test_set()
         self._train(stages)
+        self.prepare_evaluation(stages)
         self.evaluate(stages, "evaluate", self.evaluated_models())
+        self._fill_cards(stages)
+
+    def prepare_evaluation(self, stages: Stages) -> None:  # noqa: B027  few recipes have anything to prepare
+        """What evaluations need and training does not."""
 
     def train(self, stages: Stages) -> None:
         """The same without evaluations, on the ``prepared`` data where they are given."""
@@ -272,6 +278,13 @@ class Recipe(ABC):
             *("--model_name", *models.values(), "--output_dir", *folders),
         ]
         stages.stage(name, self.results, program)
+
+    def _fill_cards(self, stages: Stages) -> None:
+        """Results into the cards of the models that the run has trained."""
+        for label, model in self.evaluated_models().items():
+            if Path(model) in [self.models / stage for stage in STAGES]:
+                program = ["python", "-m", "recipes.card", "--model_dir", model, "--results", str(self.results / label)]
+                stages.stage(f"card_{Path(model).name}", Path(model) / CARD_RESULTS, program)
 
     def chat_options(self) -> list[str]:
         """The arguments of ``recipes.chat`` for the run's models, besides its folder."""

@@ -16,6 +16,7 @@ DATABASE_OPTIONS = [
     *("--num_patient", "100", "--timeshift", "--current_time", "2100-12-31 23:59:00", "--start_year", "2100"),
     *("--time_span", "0", "--cur_patient_ratio", "0.1"),
 ]
+VARIANTS = 3  # of the demo's database: half a second each
 
 
 class Ehrsql(Recipe):
@@ -117,6 +118,26 @@ class Ehrsql(Recipe):
         ask = [*program, "data_prep.make_demo_questions", "--db", str(self.database), "--out_dir", str(questions)]
         stages.stage("questions", questions, [*ask, "--train", "6000"])
 
+    def prepare_evaluation(self, stages: Stages) -> None:
+        """The demo's variants. After training: older runs, which lack them, keep what they have trained."""
+        if variants := self.variants():
+            build = [
+                "python",
+                "-m",
+                "data_prep.build_ehr_db",
+                "--data_dir",
+                str(self.folder / "data" / "mimic_iv_tree"),
+            ]
+            build += ["--out_dir", str(variants[0].parent), *DATABASE_OPTIONS, "--variants", str(VARIANTS)]
+            stages.stage("variants", variants[0].parent, build)
+
+    def variants(self) -> list[Path]:
+        """Databases that judge answers beside the demo's; none where the database is given, without its source."""
+        if self.environ.get("EHRSQL_DATA"):
+            return []
+        folder = self.folder / "data" / "variants"
+        return [folder / f"mimic_iv.variant{number}.sqlite" for number in range(1, VARIANTS + 1)]
+
     def test_set(self) -> Path:
         test = self.parquet / self.task.test_file
         if test.is_file() or not self.parquet.is_dir():
@@ -132,7 +153,8 @@ class Ehrsql(Recipe):
     def dataset(self) -> list[str]:
         test = self.test_set()
         select = ["--select"] if test.name != self.task.valid_file else []
-        return ["--dataset_path", str(test), "--db_path", str(self.database), *select]
+        variants = ["--variants", *map(str, self.variants())] if self.variants() else []
+        return ["--dataset_path", str(test), "--db_path", str(self.database), *variants, *select]
 
 
 RECIPE = Ehrsql
