@@ -156,7 +156,8 @@ def main(argv: list[str] | None = None) -> None:
     with interruptible(run.folder):
         with session(run, console) as stages:
             run.train(stages)
-        console.rich.print(f"model: {run.models / 'grpo'}\n# evaluate it\nevaluate --model_name {run.folder}")
+        evaluation = f"evaluate --recipe {args.recipe} --model_name {run.folder}"
+        console.rich.print(f"model: {run.models / 'grpo'}\n# evaluate it\n{evaluation}")
 
 
 def command() -> None:

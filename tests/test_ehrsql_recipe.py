@@ -270,7 +270,7 @@ def test_train_on_raw_questions_leaves_what_evaluate_takes(ended, tmp_path):
     questions = f"{ended.variables['EHRSQL_DATA']}/train/data.json"
     given = ["--data_path", questions, "--db_path", ended.variables["EHR_DB"], "--output_dir", tmp_path / "run"]
     command = recipe("train", *given, "--model_name", ended.folder / "models" / "sft", *settings, "recipe.grpo.steps=1")
-    assert f"evaluate --model_name {tmp_path}/run" in finished(command)
+    assert f"evaluate --recipe ehrsql --model_name {tmp_path}/run" in finished(command)
     assert "grpo: finished before" in finished(command)
     given = ["--output_dir", tmp_path / "results", "--max_response_length", 64]
     printed = finished(recipe("evaluate", "--model_name", tmp_path / "run", *given))
