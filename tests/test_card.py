@@ -35,7 +35,7 @@ def save_export(folder: Path, checkpoint: Path, start_model: str) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     figures = {"checkpoint": str(checkpoint), "start_model": start_model, "logprob_difference_mean": 0.0034}
-    (folder / "export.json").write_text(json.dumps(figures | {"prompt": "full_schema"}))
+    (folder / "export.json").write_text(json.dumps(figures | {"prompt": "full_schema", "think": True}))
     return folder
 
 
@@ -103,7 +103,7 @@ def test_a_card_says_how_the_model_was_trained(model):
     assert "No real patient is described" in text and "Not for use on patients" in text
     assert "Not evaluated yet." in text and "`apache-2.0`" in text and "0.0034 nats" in text
     assert "evaluate --recipe ehrsql --model_name MODEL --dataset_path test.parquet --max_response_length 512" in text
-    assert "`--prompt full_schema`" in text
+    assert "`--prompt full_schema`" in text and "--recipe ehrsql --models MODEL --think\n" in text
     data = ModelCard(text).data
     assert (data.library_name, data.pipeline_tag, data.license) == ("transformers", "text-generation", "apache-2.0")
     assert data.base_model is None  # a folder is no id of the hub

@@ -17,7 +17,7 @@ from recipes.models import EXPORT_FIGURES, MARKER
 from recipes.report.model_results import evaluation_results, results_markdown
 from recipes.report.training_history import Training, training_history
 from recipes.tasks.registry import TASKS
-from recipes.trained_models import CARD, CARD_RESULTS, trained_prompt
+from recipes.trained_models import CARD, CARD_RESULTS, trained_prompt, trained_to_think
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 BEGIN, END = "<!-- results: recipes.card writes what follows -->", "<!-- end of results -->"
@@ -58,6 +58,7 @@ def new_card(model: Path) -> ModelCard:
         results=results_section("Not evaluated yet."),
         recipe=last.recipe,
         prompt=prompt and Path(prompt).name,
+        think=trained_to_think(str(model)),
         test_file=last.recipe and TASKS[last.recipe].test_file,
         max_response_length=last.max_response_length or 1024,
         license=license.get("license_name") or license.get("license"),
