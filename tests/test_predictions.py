@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from chat_server import choice, completion
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from official_scorer import OfficialScorer
@@ -374,3 +375,12 @@ def test_ecg_references_as_predictions_are_right(tmp_path, ecg):
     assert results(again)["samples"] == results(folder)["samples"]
     with pytest.raises(InputError, match="--write_predictions is of --recipe ehrsql"):
         evaluate(parser().parse_args([*given, "--predictions", str(path), "--write_predictions"]))
+
+
+def test_ecg_by_a_server(tmp_path, ecg, server):
+    text = "<think>Which leads?</think><answer>I do not know.</answer>"
+    server.respond = lambda request: completion(choice(text))
+    given = ["--recipe", "ecg", "--dataset_path", str(ecg), "--output_dir", str(tmp_path / "results")]
+    (folder,) = evaluate(parser().parse_args([*given, "--server", server.url, "--num_samples", "5"]))
+    assert [sample["answer"] for sample in results(folder)["samples"]] == ["I do not know."] * 5
+    assert [request["messages"][0]["role"] for request in server.requests] == ["system"] * 5
