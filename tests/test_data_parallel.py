@@ -1,10 +1,8 @@
-"""Several engines share the prompts of an evaluation. Two real ones run here on the CPU, which ``evaluate`` refuses."""
+"""Several engines share the prompts of an evaluation: each in a process with GPUs of its own."""
 
-import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from conftest import REPO
@@ -12,7 +10,6 @@ from conftest import REPO
 from data_prep.common.errors import InputError
 from recipes import hardware
 from recipes.evaluation.data_parallel import gpus_of_engines, in_processes
-from recipes.models import make_tiny
 
 H200 = hardware.Gpu("NVIDIA H200", 143771, "580.65.06")
 
@@ -97,36 +94,3 @@ def describe(number: int, prompts: list[int]) -> list[str]:
 )
 def test_answers_come_in_the_order_of_the_prompts_each_from_a_process_with_its_gpus(prompts, answers):
     assert in_processes(describe, prompts, ["a,b", "c,d"]) == answers
-
-
-ANSWER = """
-import json, sys
-from recipes.evaluation import generation
-from recipes.evaluation.generation import GenerationOptions, Generator
-
-if __name__ == "__main__":
-    engines, further = int(sys.argv[2]), int(sys.argv[3])
-    generation.gpus_of_engines = lambda *sizes: [""] * engines
-    options = GenerationOptions(sys.argv[1], max_response_length=8, further=further, further_temperature=1.0)
-    prompts = [[{"role": "user", "content": f"word {number}"}] for number in range(5)]
-    print("ANSWERS", json.dumps([[r.text, *(f.text for f in r.further)] for r in Generator(options)(prompts)]))
-"""
-
-
-def answers_of(model: Path, program: Path, engines: int, further: int) -> list[list[str]]:
-    done = subprocess.run(
-        [sys.executable, str(program), str(model), str(engines), str(further)],
-        cwd=REPO, env=os.environ | {"HARDWARE": "cpu", "PYTHONPATH": str(REPO)}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("ANSWERS"))[8:])
-
-
-def test_two_engines_answer_as_one_does(tmp_path):
-    make_tiny(["word"], tmp_path / "model")
-    program = tmp_path / "answer.py"
-    program.write_text(ANSWER)
-    one, two = (answers_of(tmp_path / "model", program, engines, further=2) for engines in (1, 2))
-    assert [first for first, *_ in one] == [first for first, *_ in two]
-    assert len(two) == 5
-    assert two[3][1:] != one[0][1:]  # the second engine draws other noise than the first

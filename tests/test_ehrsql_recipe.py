@@ -264,19 +264,14 @@ def test_a_finished_run_has_nothing_to_do_and_keeps_its_data(ended):
     assert "sft holds a run on other data, from another model or with other settings" in refused.splitlines()[-1]
 
 
-def test_train_on_raw_questions_leaves_what_evaluate_takes(ended, tmp_path):
-    of_sft = ("recipe.gold_sql_share", "recipe.sft.")
-    settings = [text for text in SETTINGS if not text.startswith(of_sft)]
-    questions = f"{ended.variables['EHRSQL_DATA']}/train/data.json"
-    given = ["--data_path", questions, "--db_path", ended.variables["EHR_DB"], "--output_dir", tmp_path / "run"]
-    command = recipe("train", *given, "--model_name", ended.folder / "models" / "sft", *settings, "recipe.grpo.steps=1")
-    assert f"evaluate --recipe ehrsql --model_name {tmp_path}/run" in finished(command)
-    assert "grpo: finished before" in finished(command)
+def test_evaluate_takes_the_folder_of_a_run(ended, tmp_path):
     given = ["--output_dir", tmp_path / "results", "--max_response_length", 64]
-    printed = finished(recipe("evaluate", "--model_name", tmp_path / "run", *given))
-    assert f"evaluating {tmp_path}/run on {tmp_path}/run/data/parquet/valid.parquet" in printed
-    (path,) = tmp_path.glob("results/run/run_*/results.json")
-    assert json.loads(path.read_text())["summary"]["questions"] == 8
+    printed = finished(recipe("evaluate", "--model_name", ended.folder, *given), **ended.variables)
+    assert f"evaluating {ended.folder} on {ended.folder}/data/parquet/valid.parquet" in printed
+    (path,) = tmp_path.glob(f"results/{ended.folder.name}/run_*/results.json")
+    results = json.loads(path.read_text())
+    assert results["config"]["model_name"] == str(ended.folder / "models" / "grpo")
+    assert results["summary"]["questions"] == 8
 
 
 def test_evaluation_of_the_trained_model(ended, tmp_path):
