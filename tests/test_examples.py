@@ -12,6 +12,7 @@ from data_prep import make_demo_ehr
 MODULES = ["reward_fns.sql.text", "reward_fns.sql.sandbox", "reward_fns.ehrsql"]
 MODULES += ["reward_fns.ecg", "reward_fns.ecg_grader.grade", "reward_fns.ecg_grader.reference"]
 MODULES += ["data_prep.mimic.database", "data_prep.sql.reasoning"]
+MODULES += [f"recipes.tasks.ehrsql.{name}" for name in ("error_kinds", "sql_clauses", "sql_diff")]
 
 
 @pytest.fixture(scope="module")

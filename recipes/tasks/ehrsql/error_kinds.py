@@ -47,7 +47,9 @@ NEAR = 85  # from this similarity of 100 on a value is a near miss: a digit of e
 def error_kinds(gold_sql: str, grade: Grade) -> tuple[str, ...]:
     """The kinds of a wrong answer, in the order of ``KINDS``; none if it is right or ``gold_sql`` is not known.
 
-    >>> error_kinds("SELECT max(age) FROM admissions", grade("SELECT min(age) FROM admissions", '[["91.0"]]', db_path))
+    >>> from reward_fns.ehrsql import grade
+    >>> answer = grade("SELECT min(subject_id) FROM patients", '[["2.0"]]', db_path)
+    >>> error_kinds("SELECT max(subject_id) FROM patients", answer)
     ('aggregation',)
     """
     if grade.acc or (grade.answerable and not gold_sql):
