@@ -20,6 +20,7 @@ from data_prep.common.printable import printable
 from recipes import chat
 from recipes.chat_app.conversation import Conversation
 from recipes.chat_app.models import ChatModel, ChatOptions, find_model, forbid_network
+from recipes.chat_app.tasks import Reply
 from recipes.chat_app.token_recorder import TokenRecorder
 from recipes.evaluation.selector import Selector, save_selector
 from recipes.evaluation.token_confidence import TOP_LOGPROBS
@@ -229,6 +230,25 @@ def test_questions_to_the_database_stand_alone(model, output_dir):
 def test_the_prompt_about_a_database_asks_for_reasoning_if_the_model_learned_it(output_dir, think):
     system, _ = EhrsqlTask("compact_schema", output_dir / "data" / "mimic_iv.sqlite", think).messages([], "Who?")
     assert ("<think>" in system["content"]) == think
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "repeated"),
+    [
+        ("{}", "{}", False),
+        ("<think>All.</think>\n```sql\n{}\n```", "```sql\n{}\n```", False),
+        ("<answer>{}</answer>", "{}", False),
+        ("The query is: {}", "The query is: {}", True),
+        ("All.</think>{}", "All.{}", True),
+        ("```sql\nSELECT 0\n```\n```sql\n{}\n```", "```sql\nSELECT 0\n```\n```sql\n{}\n```", True),
+    ],
+)
+def test_a_query_is_shown_once_where_it_stands_alone(output_dir, text, shown, repeated):
+    query = "SELECT count(*) FROM patients"
+    task = EhrsqlTask("question_only", output_dir / "data" / "mimic_iv.sqlite")
+    *also, result = task.conclude(Reply(text.format(query), shown.format(query)))
+    assert result.kind == "table"
+    assert [(piece.kind, piece.text) for piece in also] == [("answer", query)] * repeated
 
 
 def test_sampling_is_that_of_training_whatever_the_model_prefers(output_dir, tmp_path):

@@ -66,7 +66,8 @@ class EhrsqlTask:
         elif extraction.sql is None:
             yield Piece("error", "no query in the text")
         else:
-            if printable(extraction.sql) != reply.shown:
+            shown = extract_sql(reply.shown)
+            if printable(extraction.sql) != (shown.sql if shown.format_ok else reply.shown):
                 yield Piece("answer", extraction.sql)
             yield self._result(extraction.sql, reply)
 
