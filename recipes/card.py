@@ -7,13 +7,22 @@ figures go with their 95 % intervals into ``D/README.md``, the card that the Hug
 """
 
 import argparse
+import filecmp
 from pathlib import Path
 
 from data_prep.common.errors import InputError, run_main
 from recipes.evaluation.results import read_run
+from recipes.models import EXPORT_FIGURES
 from recipes.report.model_card import write_results
 from recipes.report.model_results import model_results
 from recipes.trained_models import CARD, CARD_RESULTS
+
+
+def same_model(first: Path, second: Path) -> bool:
+    """Whether two folders are one, or copies of one export."""
+    figures = [folder / EXPORT_FIGURES for folder in (first, second)]
+    exported = all(file.is_file() for file in figures)
+    return first.samefile(second) or (exported and filecmp.cmp(*figures, shallow=False))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -27,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"no model in {args.model_dir}: config.json is missing; recipes.export makes such a folder")
     run = read_run(args.results)
     evaluated = Path(run.config["model_name"])
-    if evaluated.is_dir() and not evaluated.samefile(args.model_dir):
+    if evaluated.is_dir() and not same_model(evaluated, args.model_dir):
         raise InputError(f"{run.file} is about {evaluated}, not about {args.model_dir}; give the results of this model")
     write_results(args.model_dir, model_results(run))
     print(f"Wrote {args.model_dir / CARD} and {args.model_dir / CARD_RESULTS}")

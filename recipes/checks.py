@@ -1,5 +1,6 @@
 """A line of the doctor's report."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 DEMO = "demo (synthetic, made by the recipe)"
@@ -13,3 +14,8 @@ class Check:
     found: str
     status: str = "ok"
     remedy: str = ""
+
+
+def problems(checks: Iterable[Check], status: str) -> str:
+    """Those of ``checks`` that are ``status``, in one line; empty where there are none."""
+    return " | ".join(f"{check.name}: {check.found}; {check.remedy}" for check in checks if check.status == status)

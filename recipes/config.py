@@ -1,7 +1,9 @@
 """Composes this repository's Hydra configs on top of verl's, and says in one line what is wrong with an override."""
 
+import difflib
 import importlib.util
 import math
+import re
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -58,11 +60,27 @@ def compose_config(name: str, overrides: list[str]) -> DictConfig:
             raise KeyboardInterrupt from None
         if not isinstance(error, (HydraException, OmegaConfBaseException)):
             raise
-        message = str(error).split("Config search path")[0].split("See https://")[0]
-        reason = " ".join(line.strip() for line in message.splitlines() if line.strip())
-        raise InputError(f"cannot use these overrides for {name}: {reason}") from None
+        raise InputError(f"cannot use these overrides for {name}: {_explain(error, name)}") from None
     _check_numbers(config)
     return config
+
+
+def _explain(error: Exception, name: str) -> str:
+    """Hydra's message. For a key that does not exist, Hydra advises to add the key; it is misspelt more often."""
+    message = str(error).split("Config search path")[0].split("See https://")[0]
+    if unknown := re.search(r"Could not override '([^']+)'", message):
+        near = difflib.get_close_matches(unknown[1], _keys(OmegaConf.to_container(compose_config(name, []))), 1, 0.8)
+        remedy = f"did you mean {near[0]}?" if near else f"to add a setting that verl reads, write +{unknown[1]}=..."
+        return f"there is no setting {unknown[1]}; {remedy}"
+    return " ".join(line.strip() for line in message.splitlines() if line.strip())
+
+
+def _keys(settings: dict, parent: str = "") -> list[str]:
+    """The names of all settings, with those of their blocks before dots."""
+    keys = []
+    for key, value in settings.items():
+        keys += _keys(value, f"{parent}{key}.") if isinstance(value, dict) else [f"{parent}{key}"]
+    return keys
 
 
 def _interrupted(error: BaseException | None) -> bool:

@@ -10,7 +10,7 @@ import resource
 import shutil
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import psutil
@@ -23,7 +23,7 @@ from rich.text import Text
 
 from data_prep.common.errors import InputError, run_main
 from recipes import hardware
-from recipes.checks import Check
+from recipes.checks import Check, problems
 from recipes.config import CONFIG_DIR
 from recipes.tasks.registry import TASKS
 
@@ -209,8 +209,15 @@ def check_ray(address: str | None) -> Check:
     return Check("Ray", f"joins the cluster {address}")
 
 
+def own_processes() -> Iterator[tuple[int, list[str]]]:
+    """Id and arguments of this user's processes."""
+    for process in psutil.process_iter(["cmdline", "uids"]):
+        if process.info["uids"] and process.info["uids"].real == os.getuid():
+            yield process.pid, process.info["cmdline"] or []
+
+
 def check_other_runs(commands: Iterable[tuple[int, list[str]]]) -> Check:
-    """``commands``: id and arguments of the machine's processes. A killed run can leave vLLM's behind."""
+    """``commands``: ids and arguments of this user's processes. A killed run can leave vLLM's behind."""
     marks = ("recipes.trainer.main_ppo", "verl.trainer.", "VLLM::")
     pids = [str(pid) for pid, arguments in commands if any(part.startswith(marks) for part in arguments)]
     if pids:
@@ -244,7 +251,7 @@ def run_checks(output_dir: Path, recipe: str | None = None, model: str | None = 
         check_shared_memory(),
         check_open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
         check_ray(hardware.ray_address()),
-        check_other_runs((process.pid, process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])),
+        check_other_runs(own_processes()),
     ]
 
 
@@ -264,9 +271,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     checks = run_checks(args.output_dir, args.recipe)
     print_report(checks)
-    failed = [f"{check.name}: {check.found}; {check.remedy}" for check in checks if check.status == "fail"]
-    if failed:
-        raise InputError("the recipe can't run here: " + " | ".join(failed))
+    if failed := problems(checks, "fail"):
+        raise InputError(f"the recipe can't run here: {failed}")
 
 
 if __name__ == "__main__":

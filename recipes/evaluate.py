@@ -177,7 +177,6 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="evaluate",
         description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add_recipe_option(parser, "whose questions and grader")
     parser.add_argument(
@@ -253,13 +252,16 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--write_predictions", action="store_true", default=None, help="EHRSQL: write prediction.json too"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the draw of questions, of sampling and the intervals")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the draw of questions, of sampling and the intervals (default: 0)"
+    )
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     load_environment(os.environ)
+    check_source(args)
     args.model_name = models_of(args)
     fill_evaluation(args, os.environ)
     for folder in evaluate(args):

@@ -20,6 +20,7 @@ from pyarrow.parquet import read_metadata
 from data_prep.common.errors import InputError, run_main
 from recipes import hardware
 from recipes.config import CONFIG_DIR, compose_config, override, search_path
+from recipes.reward_function import check_reward_function, reward_file
 from recipes.trainer.monitor import check_alarms
 
 REPO = CONFIG_DIR.parent
@@ -70,8 +71,7 @@ def command(name: str, overrides: list[str], check: bool = True) -> tuple[list[s
         return [sys.executable, *torchrun, *arguments, *overrides], env
 
     # Workers run in folders of their own.
-    function = Path(config.reward.custom_reward_function.path).expanduser()
-    overrides = [*overrides, override("reward.custom_reward_function.path", REPO / function)]
+    overrides = [*overrides, override("reward.custom_reward_function.path", reward_file(config))]
     # Ray's processes on other nodes, or of a cluster that runs already, do not inherit this environment, and verl
     # hands these to Ray without resolving interpolations.
     defaults = [override(f"++{RAY_VARIABLES}.{key}", value) for key, value in variables.items()]
@@ -92,6 +92,8 @@ def _check(config: DictConfig, gpus: list[hardware.Gpu]) -> None:
     check_device(config, gpus)
     if "monitor" in config:
         check_alarms(OmegaConf.to_container(config.monitor.alarms))
+    if "actor_rollout_ref" in config:
+        check_reward_function(config)
     for key in ("train_files", "val_files"):
         files = config.data[key]
         for file in [files] if isinstance(files, str) else files or []:

@@ -25,6 +25,7 @@ from data_prep.common.atomic import DISK_ERRORS
 from data_prep.common.errors import InputError, run_main
 from data_prep.common.printable import printable
 from recipes import doctor, launch
+from recipes.checks import Check, problems
 from recipes.compare import write_comparison
 from recipes.config import compose_config
 from recipes.pipeline.console import RunConsole
@@ -64,15 +65,15 @@ def session(recipe: Recipe, console: RunConsole) -> Iterator[Stages]:
     Raises:
         InputError: the recipe cannot run here, or another run is using the folder.
     """
-    checks = doctor.run_checks(recipe.folder, recipe.task.name, recipe.block.model)
-    if failed := [f"{check.name}: {check.found}; {check.remedy}" for check in checks if check.status == "fail"]:
-        raise InputError("the recipe can't run here: " + " | ".join(failed))
+    checks = checks_of(recipe)
+    if failed := problems(checks, "fail"):
+        raise InputError("the recipe can't run here: " + failed)
     with locked(recipe.folder) as lock:
         console.header(f"{recipe.task.name}, preset {recipe.preset}", header_rows(recipe, checks))
         yield Stages(recipe.folder, executor(recipe, console, lock), console.skipped)
 
 
-def header_rows(recipe: Recipe, checks: Sequence[doctor.Check]) -> dict[str, str]:
+def header_rows(recipe: Recipe, checks: Sequence[Check]) -> dict[str, str]:
     """What the run works with, and what may go wrong."""
     found = {check.name: check.found for check in checks}
     rows = {
@@ -81,8 +82,13 @@ def header_rows(recipe: Recipe, checks: Sequence[doctor.Check]) -> dict[str, str
         "hardware": f"{found['hardware']}, {found['CPU cores']} cores, {found['memory']}",
         "folder": str(recipe.folder),
     }
-    warnings = [f"{check.name}: {check.found}; {check.remedy}" for check in checks if check.status == "warn"]
-    return rows | ({"warning": " | ".join(warnings)} if warnings else {})
+    warnings = problems(checks, "warn")
+    return rows | ({"warning": warnings} if warnings else {})
+
+
+def checks_of(recipe: Recipe) -> list[Check]:
+    """A look at the machine and at the recipe's data."""
+    return doctor.run_checks(recipe.folder, recipe.task.name, recipe.block.model)
 
 
 @contextmanager
@@ -196,8 +202,13 @@ def next_commands(recipe: Recipe) -> dict[str, str]:
     return {what: shlex.join(command) for what, command in commands.items()}
 
 
-def show_programs(run_stages: Callable[[Stages], None]) -> None:
-    """Print the programs of the stages, ready to copy; of verl's trainers, their own command lines."""
+def show_programs(recipe: Recipe, run_stages: Callable[[Stages], None]) -> None:
+    """Print the programs of the stages, ready to copy; of verl's trainers, their own command lines.
+
+    What would keep the run from starting goes to stderr.
+    """
+    if failed := problems(checks_of(recipe), "fail"):
+        print(f"warning: the recipe can't run here: {failed}", file=sys.stderr)
 
     def show(name: str, program: Sequence[str]) -> None:
         print(f"# {name}")
@@ -245,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     recipe = TASKS[args.recipe].pipeline(os.environ, overrides, args.sft_only)
     recipe.check()
     if args.dry_run:
-        show_programs(recipe.run_sft if recipe.sft_only else recipe.run)
+        show_programs(recipe, recipe.run_sft if recipe.sft_only else recipe.run)
         return
     with interruptible(recipe.folder):
         run(recipe, RunConsole(args.verbose))

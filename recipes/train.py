@@ -150,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
     load_environment(os.environ)
     run = run_for(args, os.environ)
     if args.dry_run:
-        show_programs(run.train)
+        show_programs(run, run.train)
         return
     console = RunConsole(args.verbose)
     with interruptible(run.folder):

@@ -183,13 +183,20 @@ def test_a_damaged_card_of_the_base_model_names_no_licence(base, readme):
     assert base_license(str(base)) == {}
 
 
+def test_results_fit_a_copy_of_the_model(model, tmp_path):
+    results = evaluated(tmp_path / "results", model)
+    shutil.copytree(model, tmp_path / "copy")
+    fill(tmp_path / "copy", results)
+    assert (tmp_path / "copy" / "model_results.json").is_file()
+
+
 def test_bad_input_is_one_line_and_leaves_the_card(model, tmp_path, base):
     results = evaluated(tmp_path / "results", model)
     other = evaluated(tmp_path / "other", base)
     for arguments, message in {
         (model, other): "is about .*base, not about .*grpo",
         (tmp_path / "absent", results): "no model in .*absent",
-        (model, tmp_path / "none"): "no such file: .*none",
+        (model, tmp_path / "none"): "no such file or folder: .*none",
         (model, model): r"holds no results\.json",
     }.items():
         with pytest.raises(InputError, match=message):

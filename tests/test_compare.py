@@ -112,11 +112,21 @@ def test_the_correction_is_named():
 
 @pytest.mark.parametrize(
     ("texts", "message"),
-    [(["a"], "at least two"), (["=x", "b"], "LABEL=PATH"), (["a=", "b"], "LABEL=PATH"), (["a=x", "a=y"], "called a")],
+    [
+        (["a"], "at least two"),
+        (["=x", "b"], "LABEL=PATH"),
+        (["a=", "b"], "LABEL=PATH"),
+        (["x/a", "y/a"], "no such .*: x/a"),
+    ],
 )
 def test_bad_runs_are_refused(texts, message):
     with pytest.raises(InputError, match=message):
         compare.parse_runs(texts)
+
+
+def test_a_label_stands_for_one_run(ecg_folders):
+    with pytest.raises(InputError, match="two runs are called a; name them with LABEL=PATH"):
+        compare.parse_runs([f"a={folder}" for folder in ecg_folders])
 
 
 def test_labels_are_given_or_the_folders_names(ecg_folders):

@@ -7,7 +7,7 @@ import pytest
 
 from data_prep.common.errors import InputError
 from recipes.defaults import fill_evaluation
-from recipes.evaluate import parser
+from recipes.evaluate import main, parser
 from recipes.pipeline import settings
 
 
@@ -92,6 +92,19 @@ def test_the_model_of_a_run_is_evaluated_on_that_runs_questions(place):
 def test_without_any_run_it_says_what_to_run(place, environ):
     with pytest.raises(InputError, match=r"no finished run in .*/ehrsql_.*; run bash scripts/run_grpo_ehrsql\.sh"):
         filled(**environ)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--model_name", "absent"], "no such model folder: absent"),
+        (["--predictions", "absent.json"], r"--predictions absent\.json is not there"),
+        (["--predictions", "."], r"--predictions \. is a folder"),
+    ],
+)
+def test_what_is_named_and_missing_is_named_even_without_questions(place, option, message):
+    with pytest.raises(InputError, match=message):
+        main(option)
 
 
 def test_paths_of_env_are_below_the_repository(place, monkeypatch):

@@ -1,7 +1,10 @@
 import shutil
 import socket
+import subprocess
+import sys
 
 import pytest
+from conftest import REPO
 
 from data_prep.common.errors import InputError
 from recipes import doctor, hardware
@@ -195,3 +198,12 @@ def test_every_check_runs_on_this_machine(tmp_path):
     checks = doctor.run_checks(tmp_path)
     assert len({check.name for check in checks}) == len(checks) >= 12
     assert all(check.status in doctor.STYLE for check in checks)
+
+
+def test_without_the_packages_one_line_says_how_to_install_them():
+    command = [sys.executable, "-S", "-m", "recipes.doctor"]
+    result = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr == (
+        "the packages are not installed here; run: bash scripts/setup.sh, then: source .venv/bin/activate\n"
+    )

@@ -364,7 +364,7 @@ def test_several_models_each_in_a_folder_of_its_own(tmp_path, dataset):
 
 def test_output_that_cannot_be_written(tmp_path, dataset):
     (tmp_path / "results").write_text("a file")
-    with pytest.raises(InputError, match="choose another --output_dir"):
+    with pytest.raises(InputError, match="is not a folder; choose another"):
         run(tmp_path, dataset)
 
 

@@ -183,7 +183,7 @@ def test_think_is_refused_where_nothing_would_come_of_it(tmp_path, think, overri
         ({"THINK": "yes"}, [], "THINK=yes: use 1, or nothing"),
         ({}, ["a=b=c=["], r"cannot use the override a=b=c=\["),
         ({}, ["recipe.sft.enabled=maybe"], "recipe.sft.enabled=maybe: use true or false"),
-        ({}, ["recipe.sft.epochz=2"], "Could not override 'recipe.sft.epochz'"),
+        ({}, ["recipe.sft.epochz=2"], "no setting recipe.sft.epochz; did you mean recipe.sft.epochs"),
         ({}, ["+recipe.sft.epochz=2"], "the presets have no recipe.sft.epochz"),
         ({}, ["++recipe.sft.epochz=2"], "the presets have no recipe.sft.epochz"),
         ({}, ["~recipe.sft.epochs"], "give each setting of recipe a value of its own"),
@@ -196,6 +196,20 @@ def test_think_is_refused_where_nothing_would_come_of_it(tmp_path, think, overri
         ({"OUTPUT_DIR": "/tmp/" + 300 * "x"}, ["recipe.sft.epochs=0"], "recipe.sft.epochs is 0"),
         ({}, ["recipe.sft.epochs=0"], "recipe.sft.epochs is 0"),
         ({"PRESET": "bogus"}, [], "Could not find 'preset/ecg/bogus'"),
+        (
+            {},
+            ["trainer.zzz=1"],
+            r"no setting trainer\.zzz; to add a setting that verl reads, write \+trainer",
+        ),
+        (
+            {},
+            ["+reward.custom_reward_function.reward_kwargs.format_bonuss=1"],
+            "no keyword format_bonuss; did you",
+        ),
+        ({}, ["+reward.custom_reward_function.reward_kwargs.zzz=1"], "takes no keyword zzz; it takes format_bonus"),
+        ({}, ["judge=served", "+reward.custom_reward_function.reward_kwargs.raise=1"], "did you mean max_raise"),
+        ({}, ["reward.custom_reward_function.path=absent.py"], r"no such file: .*absent\.py; check reward"),
+        ({}, ["reward.custom_reward_function.path=README.md"], r"cannot read .*README\.md"),
     ],
 )
 def test_a_bad_setting_is_one_line_that_names_it(tmp_path, variables, overrides, message):
@@ -203,6 +217,22 @@ def test_a_bad_setting_is_one_line_that_names_it(tmp_path, variables, overrides,
         Ecg({"OUTPUT_DIR": str(tmp_path / "out")} | variables, overrides).check()
     assert "\n" not in str(raised.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def compute_score(data_source, solution_str, ground_truth, **options): ...",
+        "from elsewhere import compute_score",
+        "async def compute_score(data_source, solution_str, ground_truth, extra_info=None, *, bonus=0): ...",
+        "def compute_score(data_source, solution_str, ground_truth, extra_info=None, bonus=0): ...",
+    ],
+)
+def test_a_reward_function_of_ones_own_is_not_run(tmp_path, code):
+    (tmp_path / "own.py").write_text(f"{code}\nraise SystemExit")
+    function = "reward.custom_reward_function"
+    overrides = [f"{function}.path={tmp_path}/own.py", f"+{function}.reward_kwargs.bonus=1"]
+    Ecg({"OUTPUT_DIR": str(tmp_path / "out")}, overrides).check()
 
 
 def test_a_setting_that_another_choice_adds_is_taken(tmp_path):

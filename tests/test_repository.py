@@ -51,7 +51,7 @@ def test_every_setting_of_the_sample_is_read_somewhere():
         ({"HARDWARE": "tpu"}, [], "HARDWARE=tpu is unknown"),
         ({"PRESET": "bogus"}, [], "Could not find 'preset/bogus'"),
         ({}, ["preset=bogus"], "Could not find 'preset/bogus'"),
-        ({}, ["trainer.savefreq=3"], "Could not override 'trainer.savefreq'"),
+        ({}, ["trainer.savefreq=3"], "no setting trainer.savefreq; did you mean trainer.save_freq"),
         ({"EHRSQL_DATA": "somewhere"}, [], "EHR_DB is not set"),
         ({}, ["recipe.prompts=x"], "recipe.prompts"),
         ({"NUM_SAMPLES": "many"}, [], "NUM_SAMPLES=many"),

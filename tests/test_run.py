@@ -104,6 +104,15 @@ def test_a_dry_run_prints_command_lines_that_verl_takes(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_warns_of_data_that_are_missing(tmp_path):
+    result = program(
+        "ehrsql", "--dry_run", OUTPUT_DIR=str(tmp_path / "out"), EHRSQL_DATA="/absent", EHR_DB="/absent.db"
+    )
+    assert result.returncode == 0
+    assert result.stderr.startswith("warning: the recipe can't run here: EHRSQL data: no /absent/train/data.json; ")
+    assert "# grpo" in result.stdout
+
+
 def test_a_dry_run_with_think_prepares_data_to_think(tmp_path):
     result = program("ehrsql", "--dry_run", OUTPUT_DIR=str(tmp_path / "out"), THINK="1")
     assert result.returncode == 0, result.stderr

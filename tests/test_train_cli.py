@@ -284,7 +284,7 @@ def test_errors_are_one_line_and_write_nothing(data, model, tmp_path, more, name
         ("test/data.json", None, r"no questions to train on; give .*mimic_iv/train/data\.json"),
         ("train/data.json", "valid", r"no .*/valid/data\.json, which the training is validated on"),
         ("train/label.json", None, r"no such parquet file: .*label\.json; --data_path is a folder that data_prep"),
-        ("elsewhere/data.json", None, r"no such parquet file: .*elsewhere/data\.json"),
+        ("elsewhere/data.json", None, r"no such file: .*elsewhere/data\.json; python -m data_prep\.download ehrsql"),
     ],
 )
 def test_raw_questions_that_are_not_whole(raw, model, tmp_path, named, removed, message):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from data_prep.common.atomic import check_folder
 from data_prep.common.errors import InputError
 
 
@@ -33,7 +34,7 @@ def run_folders(
         folder = _model_folder(place, names[number], model, others) / run
         if folder.exists():
             raise InputError(f"{folder} exists already; choose another --run_name or remove it")
-        _check_writable(place)
+        check_folder(place)
         folders.append(folder)
     return folders
 
@@ -70,12 +71,3 @@ def _holds_another(folder: Path, model: str) -> bool:
     known = str(Path(model).resolve()) if Path(model).is_dir() else model
     # A relative path was relative to the folder that the evaluation was called from.
     return evaluated != known and not known.endswith(f"/{evaluated}")
-
-
-def _check_writable(output_dir: Path) -> None:
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write to {output_dir}: {error.strerror}; choose another --output_dir") from error
-    if not os.access(output_dir, os.W_OK):
-        raise InputError(f"cannot write to {output_dir}: permission denied; choose another --output_dir")

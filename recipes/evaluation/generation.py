@@ -57,6 +57,15 @@ class GenerationOptions:
     data_parallel_size: int = 1
 
 
+def check_model(model: str) -> None:
+    """Raise an ``InputError`` where ``model`` is neither a Hugging Face folder nor a hub id."""
+    if Path(model).is_dir():
+        if not (Path(model) / "config.json").is_file():
+            raise InputError(f"no config.json in {model}; name a Hugging Face folder (recipes.export makes one)")
+    elif not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model):
+        raise InputError(f"no such model folder: {model}; name a folder, or a hub id such as Qwen/Qwen2.5-3B")
+
+
 class Generator:
     """Checks a model and its tokenizer at once, and starts vLLM, which takes long, only to generate.
 
@@ -68,11 +77,7 @@ class Generator:
         if options.samples > 1 and options.temperature == 0:
             raise InputError(f"{options.samples} greedy responses to a prompt are equal; give a temperature above 0")
         model = options.model_name
-        if Path(model).is_dir():
-            if not (Path(model) / "config.json").is_file():
-                raise InputError(f"no config.json in {model}; name a Hugging Face folder (recipes.export makes one)")
-        elif not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model):
-            raise InputError(f"no such model folder: {model}; name a folder, or a hub id such as Qwen/Qwen2.5-3B")
+        check_model(model)
         from transformers import AutoConfig  # takes seconds to import
 
         self.options = options

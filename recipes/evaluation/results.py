@@ -56,8 +56,10 @@ def results_file(path: Path) -> Path:
     """``path`` itself or, if it is a folder, the ``results.json`` in or under it that was written last.
 
     Raises:
-        InputError: the folder holds none.
+        InputError: there is no such file or folder, or the folder holds none.
     """
+    if not path.exists():
+        raise InputError(f"no such file or folder: {path}; check the path, or evaluate first")
     if not path.is_dir():
         return path
     if not (files := sorted(path.rglob("results.json"))):

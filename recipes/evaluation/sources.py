@@ -51,13 +51,19 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_source(args: argparse.Namespace) -> None:
-    """Raise an ``InputError`` for an option that would have no effect, before ``with_defaults``."""
+    """Raise an ``InputError`` for an option that would have no effect, and for a missing file.
+
+    To call before ``with_defaults``.
+    """
     source, unused = _unused(args)
     for option in unused:
         if getattr(args, option, None) is not None:
             raise InputError(f"--{option} has no effect {source}; leave it out")
     if args.predictions and len(args.model_name or ()) > 1:
         raise InputError("--predictions holds the answers of one model; give one --model_name")
+    if args.predictions and not args.predictions.is_file():
+        found = "is a folder" if args.predictions.is_dir() else "is not there"
+        raise InputError(f"--predictions {args.predictions} {found}; give the file of the predictions")
 
 
 def with_defaults(args: argparse.Namespace) -> argparse.Namespace:

@@ -15,6 +15,7 @@ from recipes.config import compose_config, override
 from recipes.models import MADE_HERE
 from recipes.pipeline.settings import Overrides, output_folder, parse_override, sort_overrides, switch, whole_number
 from recipes.pipeline.stages import Stages
+from recipes.reward_function import check_reward_function
 from recipes.tasks.registry import Task
 from recipes.trained_models import CARD_RESULTS, STAGES
 
@@ -121,6 +122,8 @@ class Recipe(ABC):
             value = OmegaConf.select(self.block, key, default=False)
             if not isinstance(value, bool):
                 raise InputError(f"recipe.{key}={value}: use true or false")
+        if not self.sft_only:
+            check_reward_function(self.config)
         if self.trains_sft() and not self.sft_only:  # a mistake for SFT alone shows before GRPO has run
             compose_config(*self.sft_config())
 

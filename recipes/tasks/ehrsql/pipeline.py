@@ -42,6 +42,8 @@ class Ehrsql(Recipe):
     def raw_data(cls, path: Path, db_path: Path | None) -> dict[str, str] | None:
         """EHRSQL-2024's ``train/data.json``, or the folder of its splits."""
         questions = path / "train" / "data.json" if path.is_dir() else path
+        if path.name == "data.json" and not path.is_file():
+            raise InputError(f"no such file: {path}; python -m data_prep.download ehrsql fetches EHRSQL-2024's")
         if questions.name != "data.json" or not questions.is_file():
             return None
         folder = questions.resolve().parent.parent
