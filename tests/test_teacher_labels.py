@@ -133,6 +133,7 @@ def test_counts_by_hand(data, db, teacher, capsys):
     error = "error: no such column: sex"
     assert manifest["teacher"] == {
         "labels": 7,
+        "reasoned": 0,
         "queries": 5,
         "executing": 4,
         "answer_known": 5,  # not of train-8 and train-15
@@ -165,7 +166,8 @@ def test_with_think_sft_is_taught_reasoning_about_the_teachers_queries(data, db,
 
 def test_same_labels_same_bytes(data, db, teacher):
     first, second = (json.loads((run(data, db, teacher) / "manifest.json").read_text()) for _ in range(2))
-    assert first == second
+    measured = {"slowest_gold_seconds": None}
+    assert first | measured == second | measured
 
 
 def test_examples_of_few_shot_prompts_are_the_teachers(data, db, teacher):
@@ -245,7 +247,12 @@ def only_broken_gold_left(data, teacher):
         (no_train, [], "--teacher_labels is about train questions, but .*data has no train split"),
         (lambda data, teacher: teacher.unlink(), [], "no teacher's labels at .*teacher.json; check the path"),
         (
-            relabel({**TEACHER, "train-0": f"<think>Whose?</think>{gender_sql(100)}"}),
+            relabel({**TEACHER, "train-0": f"<think>Whose?</think>So: {gender_sql(100)} That is it."}),
+            [],
+            "the label of train-0 begins with reasoning; behind </think> write one query",
+        ),
+        (
+            relabel({**TEACHER, "train-0": f"<answer>{gender_sql(100)}</answer>"}),
             ["--think"],
             "the label of train-0 is more than a query, .* write the query alone",
         ),
@@ -258,6 +265,19 @@ def test_a_bad_teacher_file_is_one_clear_line_and_leaves_nothing(data, db, teach
         run(data, db, teacher, *options)
     assert "\n" not in str(raised.value)
     assert not (data.parent / "out").exists()
+
+
+@pytest.mark.parametrize("think", [True, False])
+def test_the_teachers_own_reasoning_is_taught_to_a_model_that_thinks(data, db, teacher, think, capsys):
+    fenced = f"<think>Whose? Of\n100.</think>\n```sql\n{gender_sql(100)}\n```"
+    relabel({**TEACHER, "train-0": fenced, "train-1": "<Think>Nothing.</Think>null"})(data, teacher)
+    out = run(data, db, teacher, *(["--think"] if think else []))
+    answers = {id: answer for text, answer in taught(out).items() for id in TEACHER if question(id) in text}
+    expected = (fenced, "<think>Nothing.</think>\nnull") if think else (gender_sql(100), ABSTAIN)
+    assert (answers["train-0"], answers["train-1"]) == expected
+    counts = json.loads((out / "manifest.json").read_text())["teacher"]
+    assert (counts["labels"], counts["reasoned"]) == (7, 2)
+    assert "teacher: 2 labels come with reasoning" in capsys.readouterr().out
 
 
 def test_a_question_without_any_label_is_named(data, db, teacher):

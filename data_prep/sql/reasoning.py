@@ -1,4 +1,4 @@
-"""Reasoning for SFT to imitate, made from a query: the steps that it takes, in one sentence.
+"""Reasoning for SFT to imitate: the teacher's own or, where there is none, one sentence made from the query.
 
 The sentence says only what stands in the query: its tables, the columns that it compares with values, its times, and
 what it picks, counts or gives. A teacher's mistake therefore stands in the reasoning as in the query. The patterns are
@@ -56,12 +56,12 @@ def reasoned(question: Question) -> str:
     """
     target = question.target
     answer = ABSTAIN if target == ABSTAIN else f"```sql\n{target}\n```"
-    text = f"<think>{reasoning(target)}</think>\n{answer}"
+    text = f"<think>{question.reasoning or reasoning(target)}</think>\n{answer}"
     read = extract_sql(text)
     if (ABSTAIN if read.abstained else read.sql) != target:
         raise InputError(
             f"the label of {question.id} is more than a query, and cannot stand in a fence behind reasoning; write the "
-            "query alone, without reasoning, tags or fences of its own"
+            "query alone, without tags or fences of its own"
         )
     return text
 

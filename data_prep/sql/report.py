@@ -93,6 +93,7 @@ def teacher_counts(
 ) -> dict[str, Any]:
     """What the teacher's labels of train questions hold: ``labels`` of which ``queries`` (the others abstain).
 
+    ``reasoned``: labels with the teacher's own reasoning, which is taught only to a model that thinks.
     ``executing``: queries that execute; ``failed``: id -> error of the others. ``answer_known``: labels of questions
     whose gold executes or abstains; ``right``: of these, labels that give the same answer.
     """
@@ -102,6 +103,7 @@ def teacher_counts(
     known = [question for question in taught if answers.get(question.gold, GOLD_FAILED) != GOLD_FAILED]
     return {
         "labels": len(taught),
+        "reasoned": sum(bool(question.reasoning) for question in taught),
         "queries": queries,
         "executing": queries - len(failed),
         "answer_known": len(known),
@@ -158,6 +160,8 @@ def print_report(console: Console, manifest: dict[str, Any], unit: str) -> None:
             f"teacher: {teacher['labels']:,} labels, {teacher['executing']:,} of {teacher['queries']:,} queries "
             f"execute, {teacher['right']:,} of {teacher['answer_known']:,} labels with a known answer are right"
         )
+        if reasoned := teacher["reasoned"]:
+            console.print(f"teacher: {reasoned:,} labels come with reasoning, which only a model that thinks is taught")
         if failed := teacher["failed"]:
             fate = "left out" if manifest["options"]["executing_only"] else "kept for SFT"
             console.print(f"teacher: {len(failed):,} of {teacher['queries']:,} queries fail, {fate}: {_first(failed)}")

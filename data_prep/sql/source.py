@@ -3,7 +3,7 @@
 A split is a folder with ``data.json`` (``{"version": ..., "data": [{"id", "question"}, ...]}``),
 ``label.json`` (``{id: SQL, or "null" where the database cannot answer}``) and optionally
 ``annotated.json`` (``[{"id", "template", ...}, ...]``). A teacher's labels are a file like ``label.json`` for some of
-the train questions.
+the train questions. There reasoning in ``<think>`` may stand before a label.
 """
 
 import random
@@ -20,14 +20,15 @@ from reward_fns.sql.text import extract_sql
 
 SPLITS = ("train", "valid", "test")
 NO_TEMPLATE = "-"  # what EHRSQL-2024 writes for unanswerable questions
+REASONED = re.compile(r"<think>(.*?)</think>.*", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Question:
     """One question with its labels, which are SQL or ``ABSTAIN``.
 
-    ``teacher`` is a teacher's unverified label, "" where it gave none. ``gold`` is "" where a teacher's label is all
-    there is. ``template`` is "" where it is not known.
+    ``teacher`` is a teacher's unverified label, "" where it gave none, and ``reasoning`` what the teacher wrote before
+    it. ``gold`` is "" where a teacher's label is all there is. ``template`` is "" where it is not known.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Question:
     gold: str
     template: str
     teacher: str = ""
+    reasoning: str = ""
 
     @property
     def label(self) -> str:
@@ -64,10 +66,11 @@ def read_split(folder: Path, teacher_file: Path | None = None) -> list[Question]
 
     Raises:
         InputError: a file is missing, unreadable or of another shape, the split is empty, an id occurs twice,
-            questions and labels do not match, or the teacher labels all questions, none, or others.
+            questions and labels do not match, the teacher labels all questions, none, or others, or no label follows
+            the teacher's reasoning.
     """
     texts = _questions(folder / "data.json")
-    teacher = _teacher_labels(teacher_file, folder, texts) if teacher_file else {}
+    teacher, reasoning = _teacher_labels(teacher_file, folder, texts) if teacher_file else ({}, {})
     labels = read_labels(folder / "label.json")
     if unlabelled := [id for id in texts if id not in labels and id not in teacher]:
         raise InputError(f"{folder}: {_some(unlabelled)} in data.json but not in label.json; add the labels")
@@ -75,7 +78,7 @@ def read_split(folder: Path, teacher_file: Path | None = None) -> list[Question]
         raise InputError(f"{folder}: {_some(unasked)} in label.json but not in data.json; add the questions")
     templates = _templates(folder / "annotated.json") if (folder / "annotated.json").exists() else {}
     return [
-        Question(id, index, text, labels.get(id, ""), templates.get(id, ""), teacher.get(id, ""))
+        Question(id, index, text, labels.get(id, ""), templates.get(id, ""), teacher.get(id, ""), reasoning.get(id, ""))
         for index, (id, text) in enumerate(texts.items())
     ]
 
@@ -149,17 +152,24 @@ def read_labels(path: Path) -> dict[str, str]:
 
     A label abstains where the reward takes the same text of a model for an abstention: ``NULL`` and ``null;`` too.
     """
+    return {id: ABSTAIN if extract_sql(label).abstained else label for id, label in _label_texts(path).items()}
+
+
+def _label_texts(path: Path) -> dict[str, str]:
     content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(f'{path}: expected {{id: SQL or "null"}}; is it a label.json of EHRSQL-2024?')
     for id, label in content.items():
         if not isinstance(label, str) or not label.strip():
             raise InputError(f'{path}: the label of {id} must be SQL or the string "null"')
-    return {id: ABSTAIN if extract_sql(label).abstained else label.strip() for id, label in content.items()}
+    return {id: label.strip() for id, label in content.items()}
 
 
-def _teacher_labels(path: Path, folder: Path, texts: dict[str, str]) -> dict[str, str]:
-    """The labels of ``path``, which are about some of the questions ``texts`` of the split in ``folder``."""
+def _teacher_labels(path: Path, folder: Path, texts: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The labels of ``path``, which are about some of the questions ``texts`` of the split in ``folder``.
+
+    Also the reasoning before them, of those that have some.
+    """
     if not path.is_file():
         raise InputError(f"no teacher's labels at {path}; check the path of --teacher_labels")
     labels = read_labels(path)
@@ -173,7 +183,18 @@ def _teacher_labels(path: Path, folder: Path, texts: dict[str, str]) -> dict[str
         raise InputError(
             f"{path} labels all {len(texts)} questions of {folder}, which leaves none for GRPO; remove some of them"
         )
-    return labels
+    reasoning = {}
+    for id, text in _label_texts(path).items():
+        if not (reasoned := REASONED.fullmatch(text)):
+            continue
+        read = extract_sql(text)
+        if not read.format_ok:
+            raise InputError(
+                f"{path}: the label of {id} begins with reasoning; behind </think> write one query, bare or in a "
+                "fence, or null"
+            )
+        labels[id], reasoning[id] = read.sql or ABSTAIN, reasoned[1].strip()
+    return labels, reasoning
 
 
 def _templates(path: Path) -> dict[str, str]:
