@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from data_prep.common.errors import InputError, run_main
-from data_prep.demo.output import demo_output
+from data_prep.demo.output import NO_PATIENTS, demo_output
+from data_prep.demo.provenance import holds_demo_patients
 from data_prep.demo.sql_sampler import Draw, Sampler, Template, answerable_templates, unanswerable_templates
 from data_prep.make_teacher import PROBABILITY, SHARE, Taught, check_teacher, teach, write_teacher
 from data_prep.make_teacher import figures as teacher_figures
@@ -29,6 +30,9 @@ UNANSWERABLE_SHARE = 0.1
 UNSEEN_SHARE = 0.2  # of the questions of valid and test
 MOST_FREQUENT_ANSWER = 0.08  # of the answerable questions of a split
 ATTEMPTS = 200  # draws in a row that a template may fail before it counts as used up
+FROM_A_DATABASE = (
+    "Questions that a program has made from a database. Treat them like the database: they name its patients."
+)
 YES, NO = canonical_answer([(1,)]), canonical_answer([(0,)])
 
 
@@ -193,7 +197,8 @@ def make_questions(
     if not Path(db).is_file():
         raise InputError(f"no database at {db}; build one with data_prep.build_ehr_db")
     progress = Progress(console=Console(stderr=True))
-    with demo_output(out_dir, "questions") as folder, SqlSandbox() as sandbox, progress:
+    content = NO_PATIENTS if holds_demo_patients(Path(db)) else FROM_A_DATABASE
+    with demo_output(out_dir, "questions", content) as folder, SqlSandbox() as sandbox, progress:
         generator = Generator(Path(db), sandbox, seed)
         # Test and valid first: what they draw, train may not use.
         splits = {name: generator.split(name, sizes[name], progress) for name in ("test", "valid", "train")}

@@ -38,6 +38,9 @@ def test_the_demo_is_synthetic_and_a_database_of_other_patients_is_not(demo, tmp
         db.execute("UPDATE patients SET subject_id = 10002428 WHERE row_id = 0")
         db.commit()
     assert synthetic(demo / "questions", other, tmp_path / "other") is False
+    make_demo_questions.make_questions(other, tmp_path / "asked", dict.fromkeys(SPLITS, 60))
+    texts = [(folder / "SYNTHETIC_questions.txt").read_text() for folder in (demo / "questions", tmp_path / "asked")]
+    assert ["No real patient" in text for text in texts] == [True, False]
     (demo / "questions").rename(tmp_path / "given")
     (tmp_path / "given" / "SYNTHETIC_questions.txt").unlink()
     assert synthetic(tmp_path / "given", database, tmp_path / "out") is False

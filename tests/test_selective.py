@@ -21,6 +21,7 @@ from recipes.evaluation.selective import (
     coverage_at_risk,
     high_confidence_accuracy,
     reliabilities,
+    risk_band,
     risk_coverage,
 )
 from reward_fns.sql.reliability import Verdict, reliability_score
@@ -97,6 +98,21 @@ def test_the_interval_of_aurc_is_that_of_a_slow_loop_over_the_same_resamples(que
     areas = [area for area in areas if area is not None]
     expected = pytest.approx(percentile_interval(np.array(areas))) if areas else None
     assert aurc_interval(whole, seed) == expected
+
+
+@settings(max_examples=5, deadline=None)
+@given(QUESTIONS, st.integers(0, 3))
+def test_the_band_is_the_interval_of_the_risk_at_each_threshold(questions, seed):
+    risks = {threshold: [] for threshold in thresholds(questions)}
+    for block in resamples(len(questions), seed):
+        for index in block:
+            drawn = [questions[place] for place in index]
+            for threshold in risks:
+                if answered(drawn, threshold):
+                    risks[threshold].append(float(risk(drawn, threshold)))
+    low, high = risk_band(predictions(questions), seed)
+    expected = [percentile_interval(np.array(values)) for values in risks.values()]
+    assert list(zip(low, high, strict=True)) == [pytest.approx(ends, abs=1e-6) for ends in expected]
 
 
 @given(QUESTIONS, st.sampled_from([0, 0.05, 0.1, 1 / 3, 0.5, 1]))

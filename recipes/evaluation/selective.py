@@ -5,6 +5,7 @@ Coverage is the share of all questions that are answered then, risk the share of
 of the model itself are no answers, whatever the threshold.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,23 +74,46 @@ def aurc_interval(predictions: Predictions, seed: int = 0) -> tuple[float, float
 
     Resamples without an answer have no area and do not count.
     """
-    answered = ~predictions.abstained
-    if not answered.any():
+    if predictions.abstained.all():
         return None
+    areas = []
+    for answers, wrong in _resampled_points(predictions, seed):
+        some = answers.any(axis=1)
+        risk = wrong[some].cumsum(axis=1) / np.maximum(answers[some].cumsum(axis=1), 1)
+        areas.append((risk * answers[some]).sum(axis=1) / answers[some].sum(axis=1))
+    return percentile_interval(np.concatenate(areas))
+
+
+def risk_band(predictions: Predictions, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of the 95 % bootstrap interval of the risk at each threshold of ``risk_coverage``, in its shape.
+
+    Each interval is of one threshold. It does not hold for all of them at once. Resamples without an answer at a
+    threshold have no risk there and do not count.
+    """
+    if predictions.abstained.all():
+        return np.empty(0), np.empty(0)
+    risks = []
+    for answers, wrong in _resampled_points(predictions, seed):
+        answered = answers.cumsum(axis=1)
+        risks.append(np.where(answered > 0, wrong.cumsum(axis=1) / np.maximum(answered, 1), np.nan).astype(np.float32))
+    ends = [percentile_interval(risk[~np.isnan(risk)]) for risk in np.concatenate(risks).T]
+    low, high = np.array(ends).T
+    return low, high
+
+
+def _resampled_points(predictions: Predictions, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The numbers of answers and of wrong answers that each threshold adds, in blocks of (resamples, thresholds)."""
+    answered = ~predictions.abstained
     _, group = np.unique(-predictions.confidence[answered], return_inverse=True)
     groups = group.max() + 1
     place = np.full(len(answered), groups)  # of the questions without an answer: a column that is not read
     place[answered] = group
-    areas = []
     for index in resamples(len(answered), seed):
         cell = (place[index] + (groups + 1) * np.arange(len(index))[:, None]).ravel()
         size, shape = len(index) * (groups + 1), (len(index), groups + 1)
         answers = np.bincount(cell, minlength=size).reshape(shape)[:, :-1]
         wrong = np.bincount(cell, ~predictions.right[index].ravel(), minlength=size).reshape(shape)[:, :-1]
-        some = answers.any(axis=1)
-        risk = wrong[some].cumsum(axis=1) / np.maximum(answers[some].cumsum(axis=1), 1)
-        areas.append((risk * answers[some]).sum(axis=1) / answers[some].sum(axis=1))
-    return percentile_interval(np.concatenate(areas))
+        yield answers, wrong
 
 
 def coverage_at_risk(curve: RiskCoverage, risk: float) -> float:

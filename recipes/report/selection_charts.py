@@ -4,13 +4,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from recipes.evaluation.calibration import Bin
 from recipes.evaluation.selective import RiskCoverage
 
 
-def draw_risk_coverage(curve: RiskCoverage, chosen: tuple[float, float | None], path: Path) -> None:
-    """Write a PNG: the curve, and the coverage and risk of the ``chosen`` threshold, all in [0, 1]."""
+def draw_risk_coverage(
+    curve: RiskCoverage,
+    band: tuple[np.ndarray, np.ndarray],
+    chosen: tuple[float, float | None],
+    path: Path,
+) -> None:
+    """Write a PNG: the curve, the ``band`` around its risk, and coverage and risk of the ``chosen`` threshold.
+
+    All are in [0, 1].
+    """
     with _chart(path, "coverage: questions answered, %", "risk: wrong ones among these, %") as axes:
+        low, high = band
+        axes.fill_between(100 * curve.coverage, 100 * low, 100 * high, alpha=0.2, linewidth=0, label="95 % intervals")
         axes.plot(100 * curve.coverage, 100 * curve.risk, label="by threshold")
         coverage, risk = chosen
         if risk is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_prep.common.errors import InputError
 from recipes.evaluation.rows import Row, choose_rows
-from recipes.evaluation.selective import coverage_and_risk, risk_coverage
+from recipes.evaluation.selective import coverage_and_risk, risk_band, risk_coverage
 from recipes.evaluation.selector import Selection, Selector, json_number
 from recipes.report.selection_charts import draw_calibration, draw_risk_coverage
 from recipes.tasks.ehrsql.defaults import DEFAULT_PROMPT
@@ -82,7 +82,7 @@ def select(samples: Sequence[Sample], valid: Sequence[Sample], penalty: float | 
             **selection_figures(measured, selector, seed),
         },
         charts={
-            "risk_coverage.png": partial(draw_risk_coverage, risk_coverage(measured), point),
+            "risk_coverage.png": partial(draw_risk_coverage, risk_coverage(measured), risk_band(measured, seed), point),
             "calibration.png": partial(draw_calibration, answer_bins(measured, selector)),
         },
         chat=chat,
