@@ -9,5 +9,6 @@ set_up
 
 if [ "${1:-}" = --quick ]; then set -- -m "not slow" "${@:2}"; fi
 ruff check .
+ruff format --check --quiet .
 # Two files at a time: with more, the tests that start vLLM would need more memory than a laptop has.
 exec python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
