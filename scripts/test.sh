@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets everything up and runs the tests.
 #   bash scripts/test.sh                         all: verl, Ray, vLLM and a browser included
-#   bash scripts/test.sh --quick                 without the tests that start those
+#   bash scripts/test.sh --quick                 without the tests that start those, and other slow ones
 #   bash scripts/test.sh [pytest arguments ...]  e.g. bash scripts/test.sh -k reward
 set -euo pipefail
 source "$(dirname "$0")/env.sh"

@@ -18,7 +18,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "deterministic"))
 # The longest first, so that none of them runs alone at the end while the other worker waits. One worker runs both: two
 # runs of Ray and torch at a time take longer than one after the other.
 LONGEST = ("test_ehrsql_recipe", "test_ecg_recipe")
-# Files that start verl, vLLM, Ray or a browser, or grade and execute real data: left out by "scripts/test.sh --quick".
+# Files that start verl, vLLM, Ray or a browser, run scripts, compose many configs, or grade and execute real data:
+# "scripts/test.sh --quick" leaves them out.
 SLOW = {
     *LONGEST,
     "test_chat",
@@ -35,10 +36,14 @@ SLOW = {
     "test_evaluate_ecg",
     "test_monitored_trainer",
     "test_predictions",
+    "test_recipe_settings",
+    "test_repository",
     "test_rollout_groups",
+    "test_run",
     "test_sql_attacks",
     "test_sql_parity",
     "test_summary_page",
+    "test_train_cli",
     "test_verl_cpu",
 }
 
