@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.negation import grader, read_rows
 from reward_fns.ecg import compute_score
 from reward_fns.ecg_grader.clauses import END, with_clause_ends
 from reward_fns.ecg_grader.facts import Term
@@ -80,6 +81,13 @@ def test_labelled_sentences(name):
             found.update(states(case["text"], target) == {state} for target, state in case["states"].items())
     assert found.total() > 300
     assert found[True] / found.total() >= LEAST[name]
+
+
+def test_marked_findings():
+    """The benchmark's own sentences, of the half that chose no rule."""
+    state, rows = grader(), read_rows("test", data_dir=None)
+    assert len(rows) == 60
+    assert sum(state(row) == row.state for row in rows) >= 48
 
 
 @pytest.mark.parametrize(
