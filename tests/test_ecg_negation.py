@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.negation import grader, read_rows
+from reward_fns.ecg import compute_score
 from reward_fns.ecg_grader.clauses import END, with_clause_ends
 from reward_fns.ecg_grader.facts import Term
 from reward_fns.ecg_grader.reading import read
+from reward_fns.ecg_grader.reference import make_reference
 
 # Sentences with the state of each term, labelled by hand. The rules were chosen on the first 120; the others were
 # written and labelled by somebody who did not know the rules, and were not looked at when the rules were made.
@@ -50,6 +53,20 @@ def states(text: str, target: str) -> set[str]:
         ("Avoid verapamil in ventricular tachycardia.", {"verapamil": "denied", "ventricular tachycardia": "affirmed"}),
         ("Give sotalol, not flecainide.", {"sotalol": "affirmed", "flecainide": "denied"}),
         ("P waves: none. Rhythm: atrial fibrillation.", {"p wave": "denied", "atrial fibrillation": "affirmed"}),
+        ("Digoxin is usually not given for asystole.", {"digoxin": "denied"}),
+        ("These beats lack the P wave of sinus rhythm.", {"p wave": "denied"}),
+        ("Hardly any P wave is visible.", {"p wave": "denied"}),
+        ("It is wrong to give digoxin.", {"digoxin": "denied"}),
+        ("It is not wrong to give digoxin.", {"digoxin": "affirmed"}),
+        ("The atrial flutter has not changed.", {"atrial flutter": "affirmed"}),
+        ("Pericarditis had not resolved.", {"pericarditis": "affirmed"}),
+        ("Low voltage may indicate pericardial effusion.", {"pericardial effusion": "possible"}),
+        (
+            "Syncope could be due to sinus arrest, and a pacemaker helps.",
+            {"sinus arrest": "possible", "pacemaker": "affirmed"},
+        ),
+        ("You may be given amiodarone.", {"amiodarone": "affirmed"}),
+        ("This is probably atrial flutter.", {"atrial flutter": "possible"}),
     ],
 )
 def test_states(text, expected):
@@ -64,6 +81,27 @@ def test_labelled_sentences(name):
             found.update(states(case["text"], target) == {state} for target, state in case["states"].items())
     assert found.total() > 300
     assert found[True] / found.total() >= LEAST[name]
+
+
+def test_marked_findings():
+    """The benchmark's own sentences, of the half that chose no rule."""
+    state, rows = grader(), read_rows("test", data_dir=None)
+    assert len(rows) == 60
+    assert sum(state(row) == row.state for row in rows) >= 48
+
+
+@pytest.mark.parametrize(
+    "answer", ["Never omit aspirin.", "Do not withhold aspirin.", "Aspirin should not be discontinued."]
+)
+def test_two_denials_say_what_to_do(answer):
+    reference = make_reference("What about aspirin after stenting?", "Aspirin must not be stopped.")
+    assert compute_score("ecg", answer, reference)["score"] > 0.6
+
+
+@pytest.mark.parametrize("answer", ["Omit aspirin.", "Do not continue aspirin.", "Aspirin should be discontinued."])
+def test_one_denial_says_the_opposite(answer):
+    reference = make_reference("What about aspirin after stenting?", "Aspirin must not be stopped.")
+    assert compute_score("ecg", answer, reference)["score"] < 0.1
 
 
 def test_a_decimal_point_and_a_comma_in_a_list_end_no_clause():

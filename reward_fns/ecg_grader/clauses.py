@@ -13,6 +13,10 @@ from reward_fns.ecg_grader.ontology import ontology, pattern, phrases
 END = " ; "  # NegEx ends a denial here
 _STRETCH = re.compile(r"(?:[^.;:!?]|\.(?=\d))+")
 _ANSWER = re.compile(r":\s*(?:no|none|absent|negative|not present)\b(?=\s*(?:[.,;]|$))", re.IGNORECASE)
+_ADVERB_BEFORE_NOT = re.compile(
+    r"\b(is|are|was|were|do|does|did|has|have|had|can|could|may|might|should|must|will|would)\s+(\w+ly|often)\s+not\b",
+    re.IGNORECASE,
+)
 _AND = re.compile(r"\s+(?:and|plus|as well as)\s+", re.IGNORECASE)
 _OR = re.compile(r"\b(?:or|nor)\b", re.IGNORECASE)
 
@@ -20,6 +24,7 @@ _OR = re.compile(r"\b(?:or|nor)\b", re.IGNORECASE)
 def with_clause_ends(text: str) -> str:
     """A clean text with ``END`` where a clause ends that no word of NegEx ends."""
     text = _ANSWER.sub(" is absent", text)  # "P waves: none"
+    text = _ADVERB_BEFORE_NOT.sub(r"\2 \1 not", text)  # NegEx knows "is not", but not "is usually not"
     return _STRETCH.sub(lambda stretch: END.join(_clauses(stretch[0])), text)
 
 
@@ -139,8 +144,8 @@ def _denied_before() -> re.Pattern:
         and phrase.split()[-1] not in ("not", "never")
         and phrase.split()[0] not in ("do", "does", "did")
     ]
-    # "Is negative for" and "does not present with" look ahead.
-    return re.compile(rf"\b(?:{phrases(complete)})\b(?!\s+(?:for|with)\b)", re.IGNORECASE)
+    # "Is negative for", "does not present with" and "is wrong to give" look ahead.
+    return re.compile(rf"\b(?:{phrases(complete)})\b(?!\s+(?:for|with|to)\b)", re.IGNORECASE)
 
 
 @functools.cache

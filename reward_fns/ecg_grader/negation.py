@@ -43,14 +43,16 @@ class Negations:
     def __init__(self, nlp: Language) -> None:
         denial, possibility = ontology()["negation"], ontology()["possibility"]
         # "Never withhold", "do not stop": two denials are none.
-        doubled = [f"{one} {other}" for one in denial["deniers"] for other in denial["denials of denials"]]
+        doubled = _pairs(denial["deniers"], denial["denials of denials"])
         pseudo = [*denial["pseudo"], *doubled]
         termination = [*termset("en_clinical").get_patterns()["termination"], *denial["termination"], ";", ":"]
-        left_open = [*possibility["preceding"], *possibility["following"]]
+        opening = [*possibility["preceding"], *_pairs(possibility["modals"], possibility["open verbs"])]
+        possible = {"preceding": opening, "following": possibility["following"]}
+        left_open = [*opening, *possibility["following"]]
         self._all = [
             _negex(nlp, "denied", [*pseudo, *left_open], denial, termination),
             *(_negex(nlp, _of(name), pseudo, denial[name], termination) for name in RESTRICTED),
-            _negex(nlp, POSSIBLE, possibility["pseudo"], possibility, [*termination, *possibility["termination"]]),
+            _negex(nlp, POSSIBLE, possibility["pseudo"], possible, [*termination, *possibility["termination"]]),
         ]
         self._kinds = {_of(name): frozenset(denial[name]["kinds"]) for name in RESTRICTED}
 
@@ -64,6 +66,10 @@ class Negations:
             return POSSIBLE
         denied = span._.denied or any(span._.get(name) and kind in kinds for name, kinds in self._kinds.items())
         return DENIED if denied else AFFIRMED
+
+
+def _pairs(firsts: list[str], seconds: list[str]) -> list[str]:
+    return [f"{first} {second}" for first in firsts for second in seconds]
 
 
 def _of(name: str) -> str:

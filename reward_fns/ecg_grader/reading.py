@@ -121,6 +121,8 @@ class _Reader:
         for axis, signs in ontology()["directions"].items():
             for sign, phrases in zip("+-", signs, strict=True):
                 self._add(Direction(axis, "", sign), phrases)
+        for word, phrases in ontology()["phrases of words"].items():
+            self._add(Term(WORD, stem(word)), phrases)
         self.capitals = frozenset(ontology()["capitals"])
         self.negations = Negations(self.nlp)
 
