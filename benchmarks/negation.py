@@ -7,7 +7,7 @@ medspaCy does not fit the pinned spaCy. It needs an environment of its own:
 
     python3.11 -m venv medspacy && medspacy/bin/pip install medspacy negspacy pyyaml
     medspacy/bin/python benchmarks/negation.py --readers negex negex_termination context context_phrases
-    python -m benchmarks.negation --readers grader --data_dir ../shared/data/ecg_expert_qa
+    python -m benchmarks.negation --readers grader --data_dir ECG-Expert-QA
 """
 
 import argparse
@@ -198,6 +198,8 @@ def main() -> None:
     parser.add_argument("--half", choices=["tuning", "test"], default="test")
     parser.add_argument("--data_dir", type=Path, help="folder of ECG-Expert-QA")
     args = parser.parse_args()
+    if args.data_dir and not args.data_dir.is_dir():
+        parser.error(f"no folder {args.data_dir}")
     rows = read_rows(args.half, args.data_dir)
     print(f"{len(rows)} findings")
     print(f"| reader | all, % | {', % | '.join(STATES)}, % | denied or not, % | sentences a second |")
