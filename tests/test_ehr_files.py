@@ -17,7 +17,7 @@ from data_prep.build_ehr_db import build
 from data_prep.common.errors import InputError
 from data_prep.mimic.cohort import BuildOptions
 from data_prep.mimic.csv_files import COLUMNS, TIMES, WHOLE_NUMBERS, MimicTree
-from data_prep.mimic.gzip_files import find_damage
+from data_prep.mimic.gzip_files import BLOCK_BYTES, find_damage
 
 TIME = "2150-03-02 11:00:00"
 LABS = "".join(f"1,11,50,{TIME},{value},u\n" for value in range(300_000))
@@ -207,6 +207,22 @@ def test_a_file_that_is_read_in_pieces_and_with_little_memory_is_read_whole(tmp_
     values = [*range(300_000)] * 3
     expected = (len(values), sum(values), sum(row * value for row, value in enumerate(values)))
     assert select(tmp_path / "db.sqlite", query) == [expected]
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 9])
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_a_text_that_ends_near_the_end_of_a_block_is_read_whole(tmp_path, blocks, more):
+    folder = tree(tmp_path / "tree")
+    path = folder / "hosp/d_labitems.csv"
+    text = path.read_text() + "52,"
+    label = "".join(map(str, range(BLOCK_BYTES * blocks)))[: BLOCK_BYTES * blocks + more - len(text) - 1]
+    path.write_text(f"{text}{label}\n")
+    path, data = zipped(folder, "hosp/d_labitems")
+    path.write_bytes(data)
+    with duckdb.connect() as db:
+        MimicTree(folder).create_views(db)
+        twice = "FROM d_labitems UNION ALL FROM d_labitems"  # two scans, at the same time
+        assert db.execute(twice).fetchall() == [(1, 50, "Sodium"), (2, 51, "Glucose"), (3, 52, label)] * 2
 
 
 # ---- Columns ---------------------------------------------------------------------------------------------------

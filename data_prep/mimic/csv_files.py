@@ -122,7 +122,7 @@ class MimicTree:
             path = self._paths[table]
             source, compression = os.fspath(path), "none"
             if _is_gzip(path):
-                source, compression = self._verified_files.url(path), "gzip"
+                source, compression = self._verified_files.url(path), "zstd"
             # DuckDB rounds 12.5 where it reads whole numbers. Doubles it reads as fast, and 12.0 is a whole one.
             types = {name: "DOUBLE" if name in WHOLE_NUMBERS else "VARCHAR" for name in self._headers[table]}
             columns = ", ".join(f"{_cell(name)} AS {name}" for name in names.split())

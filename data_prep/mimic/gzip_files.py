@@ -1,14 +1,13 @@
 """Gzip files for DuckDB, which decompresses such files without a look at their check sums.
 
 Here ISA-L decompresses a file and verifies the check sum and the length of each member. Zero bytes may follow the last
-member, as ``gzip`` itself allows; anything else may not. DuckDB gets the text as a gzip file of one member that is
-stored, not compressed: DuckDB reads gzip files as a stream, but of other files it wants to know the size at once.
+member, as ``gzip`` itself allows; anything else may not. DuckDB gets the text as a Zstandard file, in which it is
+stored, not compressed. DuckDB reads compressed files as a stream, but of other files it wants to know the exact size at
+once. It reads Zstandard by 128 KB and gzip by 32 KB, and each read has to wait for Python's lock.
 """
 
-import io
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -17,10 +16,9 @@ from isal import igzip, isal_zlib
 
 PROTOCOL = "verified"
 DAMAGE = (OSError, EOFError, isal_zlib.error)  # gzip.BadGzipFile is an OSError
-PIECE_BYTES = 16 << 20  # decompressed at once
-HEADER = b"\x1f\x8b\x08" + bytes(7)
-BLOCK_BYTES = (32 << 10) - 5  # of text: a block of DEFLATE begins with 5 bytes, and DuckDB asks for 32 KB
-END = b"\1\0\0\xff\xff" + bytes(8)  # an empty last block, and a check sum that DuckDB does not look at
+HEADER = b"\x28\xb5\x2f\xfd\x00\x38"  # of a frame of Zstandard: blocks of up to 128 KB, no length, no check sum
+BLOCK_BYTES = 128 << 10  # of text: DuckDB asks for as much, and for the 3 bytes that a block begins with
+LAST_BLOCK = b"\1\0\0"  # has no text
 
 
 def open_gzip(path: Path) -> IO[bytes]:
@@ -32,7 +30,7 @@ def find_damage(path: Path) -> Exception | None:
     """What is wrong with a gzip file, None if it is whole. Reads all of it."""
     try:
         with open_gzip(path) as file:
-            while file.read(PIECE_BYTES):
+            while file.read(BLOCK_BYTES):
                 pass
     except DAMAGE as error:
         return error
@@ -40,7 +38,7 @@ def find_damage(path: Path) -> Exception | None:
 
 
 class VerifiedFiles(AbstractFileSystem):
-    """Lets DuckDB read ``url(path)`` in place of a gzip file ``path``.
+    """Lets DuckDB read the Zstandard file ``url(path)`` in place of a gzip file ``path``.
 
     ``damaged`` is called with the path of a damaged file and what is wrong with it. DuckDB's threads get no exception:
     for them a damaged file ends early.
@@ -74,51 +72,33 @@ class VerifiedFiles(AbstractFileSystem):
 
 
 class _Stored:
-    """A gzip file with the text of ``path``. While DuckDB works on one piece, a thread decompresses the next."""
+    """A Zstandard file with the text of the gzip file ``path``."""
 
     def __init__(self, path: Path, damaged: Callable[[Path, Exception], object]):
         self._file = open_gzip(path)
         self._path = path
         self._damaged = damaged
-        self._parts = self._gzip_file()
+        self._parts = self._frame()
         self._rest = b""
-        self._position = 0
 
     def read(self, size: int) -> bytes:
         """The next 1 to ``size`` bytes; none at the end."""
         part = self._rest or next(self._parts, b"")
         part, self._rest = part[:size], part[size:]
-        self._position += len(part)
         return part
 
-    def seek(self, position: int) -> None:
-        if position != self._position:  # DuckDB seeks once: behind the header, where it is already
-            raise io.UnsupportedOperation(f"{self._path} is read from its beginning to its end only")
-
     def close(self) -> None:
-        self._parts.close()
         self._file.close()
 
-    def _gzip_file(self) -> Iterator[bytes]:
+    def _frame(self) -> Iterator[bytes]:
         yield HEADER
-        for text in self._pieces():
-            for start in range(0, len(text), BLOCK_BYTES):
-                block = text[start : start + BLOCK_BYTES]
-                length = len(block)
-                yield b"".join((b"\0", length.to_bytes(2, "little"), (length ^ 0xFFFF).to_bytes(2, "little"), block))
-        yield END
-
-    def _pieces(self) -> Iterator[bytes]:
-        with ThreadPoolExecutor(1) as thread:
-            text = self._decompress()
-            while text:
-                following = thread.submit(self._decompress)
-                yield text
-                text = following.result()
+        while text := self._decompress():
+            yield (len(text) << 3).to_bytes(3, "little") + text
+        yield LAST_BLOCK
 
     def _decompress(self) -> bytes:
         try:
-            return self._file.read(PIECE_BYTES)
+            return self._file.read(BLOCK_BYTES)
         except DAMAGE as error:
             self._damaged(self._path, error)
             return b""
