@@ -1,28 +1,32 @@
 """Fills the results of an evaluation into a model card.
 
 ``python -m recipes.card --model_dir D --results RESULTS`` takes a folder that ``recipes.export`` has written, and
-what ``evaluate`` has written about that model: a ``results.json``, or a folder, of which the newest is taken. The
-figures go with their 95 % intervals into ``D/README.md``, the card that the Hugging Face Hub shows, and into
-``D/model_results.json``. Neither file holds questions or answers.
+what ``evaluate`` has written about that model: a ``results.json``, or a folder, of which the newest is taken. Answers
+of a server or of a file are refused: nobody knows whether they are this model's. The figures go with their 95 %
+intervals into ``D/README.md``, the card that the Hugging Face Hub shows, and into ``D/model_results.json``. Neither
+file holds questions or answers.
 """
 
 import argparse
-import filecmp
 from pathlib import Path
 
 from data_prep.common.errors import InputError, run_main
-from recipes.evaluation.results import read_run
-from recipes.models import EXPORT_FIGURES
+from recipes.evaluation.results import Run, read_run
+from recipes.evaluation.selector import weights_digest
 from recipes.report.model_card import write_results
 from recipes.report.model_results import model_results
 from recipes.trained_models import CARD, CARD_RESULTS
 
 
-def same_model(first: Path, second: Path) -> bool:
-    """Whether two folders are one, or copies of one export."""
-    figures = [folder / EXPORT_FIGURES for folder in (first, second)]
-    exported = all(file.is_file() for file in figures)
-    return first.samefile(second) or (exported and filecmp.cmp(*figures, shallow=False))
+def check_model(run: Run, model_dir: Path) -> None:
+    """Raise an ``InputError`` unless ``run`` has evaluated the model in ``model_dir``, or a copy of the model."""
+    for source in ("predictions", "server"):
+        if run.config.get(source):
+            raise InputError(f"the answers of {run.file} came from {run.config[source]}; evaluate {model_dir} itself")
+    evaluated, digest = Path(run.config["model_name"]), run.config.get("weights_digest")
+    same = digest == weights_digest(model_dir) if digest else evaluated.is_dir() and evaluated.samefile(model_dir)
+    if not same:
+        raise InputError(f"{run.file} is about {evaluated}, not about {model_dir}; give the results of this model")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -35,9 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     if not (args.model_dir / "config.json").is_file():
         raise InputError(f"no model in {args.model_dir}: config.json is missing; recipes.export makes such a folder")
     run = read_run(args.results)
-    evaluated = Path(run.config["model_name"])
-    if evaluated.is_dir() and not same_model(evaluated, args.model_dir):
-        raise InputError(f"{run.file} is about {evaluated}, not about {args.model_dir}; give the results of this model")
+    check_model(run, args.model_dir)
     write_results(args.model_dir, model_results(run))
     print(f"Wrote {args.model_dir / CARD} and {args.model_dir / CARD_RESULTS}")
 

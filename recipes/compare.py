@@ -21,7 +21,7 @@ from rich.console import Console
 
 from data_prep.common.atomic import atomic_output
 from data_prep.common.errors import InputError, run_main
-from recipes.evaluation.comparison import Comparison, compare_pairs
+from recipes.evaluation.comparison import Comparison, compare_pairs, left_out
 from recipes.evaluation.results import read_run, results_file
 from recipes.report.compare_items import page_items
 from recipes.report.compare_page import render_page
@@ -63,6 +63,8 @@ def write_comparison(paths: dict[str, Path], out_dir: Path, seed: int = 0) -> tu
     """
     runs = {label: read_run(path) for label, path in paths.items()}
     comparisons, about = compare_pairs(runs, seed), caption(len(runs))
+    if different := left_out(runs):
+        about += f" Left out, since the runs lack them or were evaluated with other options: {', '.join(different)}."
     title = f"{TASKS[next(iter(runs.values())).recipe].evaluation.TITLE}: {', '.join(runs)}"
     with atomic_output(out_dir / PAGE) as partial:
         text = render_page(title, list(runs), tables(comparisons), about, page_items(runs))

@@ -9,7 +9,6 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from data_prep.common.errors import InputError
-from recipes.evaluation.generation import check_model
 from recipes.tasks.registry import DEFAULT, TASKS, Task
 from recipes.trained_models import STAGES, exported_model, has_model, run_of
 
@@ -50,10 +49,7 @@ def fill_evaluation(args: argparse.Namespace, environ: MutableMapping[str, str])
     args.dataset_path = args.dataset_path or default_dataset(recipe, environ)
     if args.model_name and args.dataset_path:
         return
-    named = args.model_name and exported_model(args.model_name[0])
-    if named and not (args.server or args.predictions):
-        check_model(named)
-    own = run_of(named) if named else None
+    own = run_of(exported_model(args.model_name[0])) if args.model_name else None
     run = own if own and test_set(recipe, own, environ).is_file() else newest_run(recipe, environ)
     args.model_name = args.model_name or [str(run)]
     args.dataset_path = args.dataset_path or test_set(recipe, run, environ)

@@ -11,6 +11,7 @@ after the other. ``--server`` asks a server instead, and ``--predictions`` reads
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,11 +25,11 @@ from recipes import hardware
 from recipes.defaults import fill_evaluation
 from recipes.evaluation.data_parallel import gpus_of_engines
 from recipes.evaluation.folders import run_folders
-from recipes.evaluation.generation import TOO_LONG, GenerationOptions, Generator, Response
+from recipes.evaluation.generation import TOO_LONG, GenerationOptions, Generator, Response, check_model
 from recipes.evaluation.predictions import predicted_responses
 from recipes.evaluation.results import write_results
 from recipes.evaluation.rows import Row, choose_rows
-from recipes.evaluation.selector import save_selector
+from recipes.evaluation.selector import save_selector, weights_digest
 from recipes.evaluation.server import ServerGenerator
 from recipes.evaluation.sources import (
     DEFAULTS,
@@ -40,6 +41,7 @@ from recipes.evaluation.sources import (
     with_defaults,
 )
 from recipes.pipeline.settings import load_environment
+from recipes.report.training_history import trained_recipe
 from recipes.tasks.registry import TASKS, Task, add_recipe_option
 from recipes.trained_models import exported_model
 
@@ -59,6 +61,8 @@ def evaluate(args: argparse.Namespace, make_engine: Callable[[GenerationOptions]
     if not (server or args.predictions):
         args.dtype = args.dtype or hardware.rollout_dtype()
         args.model_name = [exported_model(name) for name in names]
+        for model in args.model_name:
+            check_recipe(model, args.recipe)
     task = TASKS[args.recipe]
     everything = task.evaluation.load_rows(args)
     rows = choose_rows(everything, args.num_samples, args.seed)
@@ -74,10 +78,17 @@ def evaluate(args: argparse.Namespace, make_engine: Callable[[GenerationOptions]
         return make_engine(generation_options(args, model))
 
     generators = list(map(make_generator, args.model_name, folders))
+    written = []
     for model, folder, generate in zip(args.model_name, folders, generators, strict=True):
         config = settings_of(args) | {"model_name": model, "output_dir": folder.parent.parent}
-        evaluate_model(task, rows, valid, generate, folder, config)
-    return folders
+        written.append(evaluate_model(task, rows, valid, generate, folder, config))
+    return written
+
+
+def check_recipe(model: str, recipe: str) -> None:
+    """Warn of a model that another recipe has trained."""
+    if (trained := trained_recipe(model)) not in (recipe, None):
+        print(f"warning: recipe {trained} has trained {model}; is it --recipe {trained}?", file=sys.stderr)
 
 
 def _ids(rows: Sequence[Row]) -> list[str]:
@@ -101,11 +112,11 @@ def generation_options(args: argparse.Namespace, model: str) -> GenerationOption
 
 def evaluate_model(
     task: Task, rows: Sequence[Row], valid: Sequence[Row], generate: Generate, folder: Path, settings: dict[str, Any]
-) -> None:
+) -> Path:
     """Generate, grade, write ``folder`` and print the figures. ``settings``: the command line's, for this model.
 
     ``valid`` are the questions that selection chooses on, none without selection. The chat finds what is chosen in the
-    model's folder.
+    model's folder. Returns the folder: another name where ``folder`` has come into being meanwhile.
     """
     recipe = task.evaluation
     started = time.monotonic()
@@ -113,13 +124,16 @@ def evaluate_model(
     generated = time.monotonic()
     responses, valid_responses = responses[: len(rows)], responses[len(rows) :]
     samples = recipe.grade_responses(rows, responses)
-    summary = recipe.summarize(samples, settings["seed"]) | {"canaries": recipe.canaries(rows)}
+    in_order = sorted(samples, key=lambda sample: sample.id)  # as read_run sorts them: intervals depend on the order
+    summary = recipe.summarize(in_order, settings["seed"]) | {"canaries": recipe.canaries(rows)}
     selection = None
     if valid:
         valid_samples = recipe.grade_responses(valid, valid_responses)
         selection = task.selection.select(samples, valid_samples, settings["select_penalty"], settings["seed"])
         samples, summary["selection"] = selection.samples, selection.summary
     config = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
+    if not (settings.get("server") or settings.get("predictions")):
+        config["weights_digest"] = weights_digest(Path(settings["model_name"]))  # recipes.card asks for it
     config["prompts_too_long"] = sum(response.finish_reason == TOO_LONG for response in responses)
     config["generation_seconds"] = round(generated - started, 1)
     config["grading_seconds"] = round(time.monotonic() - generated, 1)
@@ -128,17 +142,18 @@ def evaluate_model(
     further = dict(selection.charts) if selection else {}
     if settings["write_predictions"]:
         further["prediction.json"] = partial(recipe.write_predictions, samples)
-    write_results(folder, summary, config, samples, further)
+    folder = write_results(folder, summary, config, samples, further)
     if isinstance(generate, ServerGenerator):
         generate.finish()
     title = f"{settings['model_name']} on {settings['dataset_path'].name}"
     Console().print(recipe.summary_table(summary, title))
-    if selection:
+    if selection and not settings.get("server"):
         file = save_selector(selection.chat, settings["model_name"], selection.facts)
         unsaved = (
             f"{settings['model_name']} is no folder of weights that can be written to: the chat will withhold nothing"
         )
         print(f"Wrote {file}, which the chat reads" if file else unsaved)
+    return folder
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -263,6 +278,9 @@ def main(argv: list[str] | None = None) -> None:
     load_environment(os.environ)
     check_source(args)
     args.model_name = models_of(args)
+    if args.model_name and not (args.server or args.predictions):
+        for name in args.model_name:  # before the data, which take longer
+            check_model(exported_model(name))
     fill_evaluation(args, os.environ)
     for folder in evaluate(args):
         print(f"Wrote {folder}/results.json and {folder}/evaluation.log")

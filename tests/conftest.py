@@ -11,8 +11,8 @@ from xdist.scheduler import LoadFileScheduling
 REPO = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-# The same examples in each run. HYPOTHESIS_PROFILE=default looks for others.
-settings.register_profile("deterministic", derandomize=True)
+# The same examples in each run, however slow the machine is. HYPOTHESIS_PROFILE=default looks for others.
+settings.register_profile("deterministic", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "deterministic"))
 
 # The longest first, so that none of them runs alone at the end while the other worker waits. One worker runs both: two

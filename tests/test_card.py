@@ -14,6 +14,7 @@ from data_prep.common.errors import InputError
 from recipes import card
 from recipes.config import compose_config
 from recipes.evaluation.results import write_results
+from recipes.evaluation.selector import weights_digest
 from recipes.report.model_card import base_license, new_card
 from recipes.tasks.ehrsql.figures import Sample, summarize
 
@@ -72,8 +73,8 @@ def model(tmp_path, base) -> Path:
     return save_export(tmp_path / "models" / "grpo", grpo, str(sft_model))
 
 
-def evaluated(folder: Path, model: Path) -> Path:
-    """Results of ``evaluate`` about ``model``: two of three answers are right."""
+def evaluated(folder: Path, model: Path, **more: str) -> Path:
+    """Results of ``evaluate`` about ``model``: two of three answers are right. ``more`` stands in their config."""
     sample = Sample(
         id="question-1", question=QUESTION, template="t", seen_template="seen", answerable=True, gold_sql=SQL,
         ground_truth='[["insulin"]]', response=RESPONSE, response_tokens=9, finish_reason="stop", sql=RESPONSE,
@@ -83,7 +84,7 @@ def evaluated(folder: Path, model: Path) -> Path:
     samples = [Sample(**vars(sample) | change) for change in ({}, {"id": "question-2"}, wrong)]
     config = {"recipe": "ehrsql", "model_name": str(model), "dataset_path": str(folder.parent / "data/test.parquet")}
     config |= {"max_response_length": 512, "temperature": 0.0, "dtype": "float32", "seed": 0, "num_samples": None}
-    write_results(folder, summarize(samples) | {"canaries": {}}, config, samples, {})
+    write_results(folder, summarize(samples) | {"canaries": {}}, config | more, samples, {})
     return folder
 
 
@@ -183,11 +184,26 @@ def test_a_damaged_card_of_the_base_model_names_no_licence(base, readme):
     assert base_license(str(base)) == {}
 
 
-def test_results_fit_a_copy_of_the_model(model, tmp_path):
-    results = evaluated(tmp_path / "results", model)
-    shutil.copytree(model, tmp_path / "copy")
-    fill(tmp_path / "copy", results)
-    assert (tmp_path / "copy" / "model_results.json").is_file()
+def test_results_fit_a_copy_of_the_model_and_no_other_weights(model, tmp_path):
+    (model / "model.safetensors").write_bytes(b"weights")
+    results = evaluated(tmp_path / "results", model, weights_digest=weights_digest(model))
+    copy = shutil.copytree(model, tmp_path / "copy")
+    fill(copy, results)
+    assert (copy / "model_results.json").is_file()
+    (copy / "model.safetensors").write_bytes(b"others!")
+    with pytest.raises(InputError, match="is about .*grpo, not about .*copy"):
+        fill(copy, results)
+
+
+@pytest.mark.parametrize("source", ["predictions", "server"])
+def test_answers_that_the_model_may_not_have_given_are_refused(model, tmp_path, source):
+    with pytest.raises(InputError, match="came from elsewhere; evaluate .*grpo itself"):
+        fill(model, evaluated(tmp_path / "results", model, **{source: "elsewhere"}))
+
+
+def test_results_of_a_model_that_is_not_here_are_refused(model, tmp_path):
+    with pytest.raises(InputError, match="is about org/model, not about"):
+        fill(model, evaluated(tmp_path / "results", Path("org/model")))
 
 
 def test_bad_input_is_one_line_and_leaves_the_card(model, tmp_path, base):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from data_prep.common.errors import InputError
 from recipes import compare
 from recipes.evaluation.bootstrap import holm, paired_bootstrap, paired_p_value
-from recipes.evaluation.comparison import Comparison, compare_pairs
+from recipes.evaluation.comparison import Comparison, compare_pairs, left_out
 from recipes.evaluation.results import read_run
 from recipes.report import pairs
 from recipes.report.compare_items import page_items
@@ -40,9 +40,9 @@ def ehrsql_sample(id, acc, sql="SELECT 2", **fields):
     return EHRSQL | {"id": id, "question": f"question {id}", "acc": acc, "sql": sql, "response": f"`{sql}`"} | fields
 
 
-def write(folder, samples, recipe):
+def write(folder, samples, recipe, **config):
     folder.mkdir(parents=True)
-    content = {"summary": {}, "config": {"recipe": recipe}, "samples": samples}
+    content = {"summary": {}, "config": {"recipe": recipe} | config, "samples": samples}
     (folder / "results.json").write_text(json.dumps(content))
     return folder
 
@@ -97,6 +97,27 @@ def test_other_questions_are_refused(tmp_path, ecg_folders):
     other = write(tmp_path / "other", [ecg_sample("new", 1.0)], "ecg")
     with pytest.raises(InputError, match="other and start are not about the same questions"):
         compare_pairs(read([ecg_folders[0], other]))
+
+
+def test_runs_with_other_variants_are_not_compared_by_robust_accuracy(tmp_path):
+    folders = []
+    for label, variants in {"all": ["v1", "v2"], "one": ["v1"]}.items():
+        samples = [ehrsql_sample(id, 1, variants=dict.fromkeys(variants, True)) for id in "ab"]
+        folders.append(write(tmp_path / label, samples, "ehrsql", variants=variants))
+    runs = read(folders)
+    assert "all answerable, robust" not in [each.figure for each in compare_pairs(runs)]
+    assert left_out(runs) == ["all answerable, robust"]
+    _, about, _ = compare.write_comparison({label: run.file for label, run in runs.items()}, tmp_path / "out")
+    assert about.endswith("evaluated with other options: all answerable, robust.")
+
+
+def test_tokens_of_a_file_are_not_compared(tmp_path):
+    of_file = {"response_tokens": 0, "finish_reason": "unknown"}
+    runs = read([
+        write(tmp_path / "model", [ehrsql_sample("a", 1)], "ehrsql"),
+        write(tmp_path / "file", [ehrsql_sample("a", 1, **of_file)], "ehrsql"),
+    ])  # fmt: skip
+    assert left_out(runs) == ["response tokens"]
 
 
 def test_small_p_values_are_bounds():

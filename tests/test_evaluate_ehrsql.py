@@ -184,6 +184,27 @@ def test_folders_are_named_after_model_and_time(tmp_path, dataset):
     assert (named / "results.json").read_bytes() == before
 
 
+def test_evaluations_at_the_same_time_do_not_replace_each_other(tmp_path, dataset):
+    def first_another(prompts):
+        run(tmp_path, dataset, "--run_name", "x")
+        return fixed_responses(None)(prompts)
+
+    arguments = ["--model_name", "org/model", "--dataset_path", str(dataset), "--output_dir", str(tmp_path / "results")]
+    (folder,) = evaluate(parser().parse_args([*arguments, "--run_name", "x"]), lambda options: first_another)
+    assert folder.name == "x_2"
+    assert sorted(path.parent.name for path in folder.parent.rglob("results.json")) == ["x", "x_2"]
+
+
+def test_a_model_of_another_recipe_is_warned_of(tmp_path, dataset, capsys):
+    model, saved = tmp_path / "grpo", tmp_path / "ecg" / "hydra" / ".hydra"
+    model.mkdir()
+    saved.mkdir(parents=True)
+    (saved / "hydra.yaml").write_text("hydra: {job: {config_name: ecg_grpo}}")
+    (model / "export.json").write_text(json.dumps({"checkpoint": str(tmp_path / "ecg" / "global_step_3" / "actor")}))
+    run(tmp_path, dataset, model=str(model))
+    assert f"warning: recipe ecg has trained {model}; is it --recipe ecg?" in capsys.readouterr().err
+
+
 def test_nothing_is_left_of_a_failed_generation(tmp_path, dataset):
     def fail(prompts):
         raise RuntimeError("out of memory")
@@ -333,6 +354,8 @@ def test_data_json_needs_a_database_and_its_own_name(tmp_path, db):
         (["--gpu_memory_utilization", "0"], "a share"),
         (["--run_name", "../x"], "use letters"),
         (["--db_path", "absent.sqlite"], "no database at absent.sqlite"),
+        (["--prompt", "full_schema"], r"--prompt has no effect on .*\.parquet, which holds its prompts"),
+        (["--further_temperature", "1"], "--further_temperature has no effect without --further_answers"),
     ],
 )
 def test_bad_options(tmp_path, dataset, arguments, message):

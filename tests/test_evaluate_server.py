@@ -102,9 +102,9 @@ def test_failed_questions_are_empty_answers_in_the_results(server, tmp_path, dat
 @pytest.mark.parametrize(
     ("models", "message"),
     [
-        (["a", "b"], r"lists 2 models \(a, b\); choose one with --model_name"),
-        ([], "lists 0 models; choose one with --model_name"),
-        (None, "lists 0 models; choose one with --model_name"),
+        (["a", "b"], r"lists 2 models \(a, b\); name one with --model_name"),
+        ([], "lists no model; name one with --model_name"),
+        (None, "lists no model; name one with --model_name"),
         (["..."], r"the model's name '\.\.\.' cannot name a folder; give another --model_name"),
         (["a\x1b[31m"], "cannot name a folder"),
     ],

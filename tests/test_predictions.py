@@ -125,12 +125,18 @@ def test_a_missing_file(tmp_path, name):
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.dictionaries(st.sampled_from(IDS), st.text(st.characters(exclude_categories=["Cs"]))))
+@given(st.dictionaries(st.sampled_from(IDS), st.text(st.characters(exclude_categories=["Cs"])), min_size=1))
 def test_any_text_comes_back_as_it_was(tmp_path, texts):
     records = lines(*({"id": id, "response": text} for id, text in texts.items()))
     for path in (write(tmp_path, "p.json", texts), write(tmp_path, "p.jsonl", records)):
         responses = predicted_responses(path, IDS, IDS)
         assert [response.text for response in responses] == [texts.get(id, "") for id in IDS]
+
+
+@pytest.mark.parametrize(("name", "content"), [("p.json", {}), ("p.jsonl", ""), ("p.json", {IDS[-1]: "null"})])
+def test_a_file_without_any_prediction_for_the_questions_is_refused(tmp_path, name, content):
+    with pytest.raises(InputError, match=f"{name} holds no prediction for any of the {len(IDS) - 1} questions"):
+        predicted_responses(write(tmp_path, name, content), IDS[:-1], IDS)
 
 
 # EHRSQL

@@ -1,6 +1,7 @@
 """Robust execution accuracy: which answers are right by luck, on a small pair of databases and on the demo."""
 
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -169,12 +170,14 @@ def test_bad_variants_are_one_line(tmp_path, dataset, db, twice):
         database.execute("CREATE TABLE birds (name TEXT)")
     (tmp_path / "other").mkdir()
     same_name = make_database(tmp_path / "other" / twice.name, [])
+    copy = shutil.copy(db, tmp_path / "copy.sqlite")
     for variants, message in {
         (tmp_path / "absent.sqlite",): r"no database at .*absent\.sqlite",
         (text,): r"cannot read .*text\.sqlite as a SQLite database",
         (link,): r"--variants .*link\.sqlite is the database of the questions",
         (twice, twice): r"--variants names .*variant1\.sqlite twice",
         (twice, same_name): r"--variants names two files variant1\.sqlite",
+        (copy,): r"copy\.sqlite answers all questions as their database does; is it a copy\?",
         (birds,): r"every gold query fails on .*birds\.sqlite",
     }.items():
         with pytest.raises(InputError, match=message) as error:

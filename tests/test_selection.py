@@ -171,8 +171,13 @@ def test_the_threshold_does_not_depend_on_the_test_questions(tmp_path, db, test_
     assert chosen[0] == chosen[1]
 
 
-def test_num_samples_bounds_the_validation_questions_too(tmp_path, test_set):
-    assert summary_of(run(tmp_path, test_set, "--select", "--num_samples", "7"))["valid"]["questions"] == 7
+def test_all_validation_questions_choose_whatever_the_number_of_test_questions(tmp_path, test_set):
+    assert summary_of(run(tmp_path, test_set, "--select", "--num_samples", "7"))["valid"]["questions"] == 15
+
+
+def test_the_table_has_the_rs_that_the_choice_is_made_by(tmp_path, test_set):
+    summary = summary_of(run(tmp_path, test_set, "--select", "--select_penalty", "2"))
+    assert list(summary["reliability"])[:2] == ["RS(2)", "RS(0)"]
 
 
 def test_the_valid_split_of_a_data_json(tmp_path, db):

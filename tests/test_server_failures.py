@@ -215,6 +215,14 @@ def test_a_refused_key_ends_the_run_at_once(server, generate):
     assert len(server.requests) == 1
 
 
+def test_a_key_that_the_server_repeats_is_not_shown(server, generate, monkeypatch, capsys):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    server.respond = lambda request: refusal("bad request with Bearer sk-secret", 400)
+    with pytest.raises(InputError, match=r"Bearer \*\*\*") as raised:
+        generate("a")
+    assert "sk-secret" not in str(raised.value) + capsys.readouterr().err
+
+
 def test_a_wrong_model_name_names_the_models(server, generate):
     server.models = [f"model-{number}" for number in range(30)]
     server.respond = lambda request: refusal("The model `org/model` does not exist.", 404)

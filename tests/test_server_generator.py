@@ -1,6 +1,7 @@
 """What ``recipes.evaluation.server`` asks a server, and how it reads the replies."""
 
 import asyncio
+import json
 import math
 
 import pytest
@@ -251,6 +252,17 @@ def test_a_question_about_the_temperature_costs_no_parameter(server, generate):
     assert [answer.finish_reason for answer in answers] == ["stop", SERVER_ERROR]
     assert generate.generator.cost["refused_parameters"] == []
     assert len(server.requests) == 2  # nothing is left out to see whether that helps
+
+
+def test_an_error_that_repeats_the_whole_request_costs_no_parameter(server, generate):
+    def respond(request):
+        repeated = request["messages"][0]["content"] == "b"
+        return refusal(f"rejected: {json.dumps(request)}") if repeated else completion(choice("x"))
+
+    server.respond = respond
+    answers = generate("a", "b", server_options={"concurrency": 1})
+    assert [answer.finish_reason for answer in answers] == ["stop", SERVER_ERROR]
+    assert generate.generator.cost["refused_parameters"] == []
 
 
 FULL = [

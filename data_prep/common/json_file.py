@@ -17,13 +17,17 @@ def read_json(path: Path) -> Any:
     """
     try:
         content = path.read_bytes()
+        if not content.strip():
+            raise InputError(f"{path} is empty; fetch or write the file again")
         return json.loads(content.decode(json.detect_encoding(content)), object_pairs_hook=_unique_keys)
     except FileNotFoundError:
         raise InputError(f"no file {path}; check the path") from None
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InputError(f"{path}: bad JSON in {where}: {error.msg}; fetch or write the file again") from error
-    except (OSError, ValueError, RecursionError) as error:  # no Unicode, a key twice, endless brackets
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text; unpack it, or fetch or write the file again") from error
+    except (OSError, ValueError, RecursionError) as error:  # a key twice, endless brackets
         raise InputError(f"cannot read {path}: {error}") from error
 
 

@@ -139,6 +139,10 @@ class MimicTree:
         path = self._path(table)
         try:
             yield
+        except RuntimeError as error:
+            if "Query interrupted" in str(error):  # DuckDB has seen Ctrl-C first
+                raise KeyboardInterrupt from error
+            raise
         except duckdb.OutOfMemoryException as error:
             raise InputError(f"{table} needs more memory than --memory_limit; raise it") from error
         except BAD_INPUT as error:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from recipes.evaluation.generation import Response
 from recipes.evaluation.token_confidence import TOP_LOGPROBS, TokenConfidence, token_confidence
 
 SHOWN_CHARS = 200
+KEY = "OPENAI_API_KEY"
 FINISH_REASONS = {"model_length": "length", "max_tokens": "length"}  # other servers' words for the protocol's
 _CONTEXT_FULL = re.compile(r"context[ _-]?(length|size|window)", re.IGNORECASE)
 
@@ -46,8 +48,10 @@ class Usage:
 
 
 def one_line(text: Any) -> str:
-    """What a server wrote, in at most ``SHOWN_CHARS`` characters that a terminal may show."""
+    """What a server wrote, in at most ``SHOWN_CHARS`` characters that a terminal may show, without the key."""
     line = printable(" ".join(str(text).split()))
+    if key := os.environ.get(KEY, "").strip():
+        line = line.replace(key, "***")
     return line if len(line) <= SHOWN_CHARS else f"{line[:SHOWN_CHARS]}..."
 
 

@@ -1,11 +1,13 @@
 """Paired differences between runs on the same questions, by the figures of their recipe."""
 
+import json
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 from typing import Any
 
 from recipes.evaluation.bootstrap import holm, paired_bootstrap, paired_p_value
+from recipes.evaluation.figure import Figure
 from recipes.evaluation.results import Run, check_same_questions
 from recipes.tasks.registry import TASKS
 
@@ -71,12 +73,28 @@ def compare_with_first(runs: dict[str, Run], seed: int = 0) -> dict[str, dict[st
 def _values(runs: dict[str, Run]) -> dict[str, dict[str, list[float]]]:
     """For each figure and run the values of the questions that belong to the figure.
 
-    Figures that some of the runs lack are left out.
+    Figures that only some of the runs have are left out, and those whose settings differ.
     """
     check_same_questions(runs)
+    values = {}
+    for name, figure in _figures(runs).items():
+        of_runs = {label: [*map(figure.value, filter(figure.belongs, run.samples))] for label, run in runs.items()}
+        same_settings = len({_settings(run, figure) for run in runs.values()}) == 1
+        if len({*map(len, of_runs.values())}) == 1 and (same_settings or not any(of_runs.values())):
+            values[name] = of_runs
+    return values
+
+
+def left_out(runs: dict[str, Run]) -> list[str]:
+    """The figures that some run has, and that the runs are not compared by."""
+    compared = _values(runs)
+    return [name for name in _figures(runs) if name not in compared]
+
+
+def _figures(runs: dict[str, Run]) -> dict[str, Figure]:
     figures = TASKS[next(iter(runs.values())).recipe].evaluation.FIGURES
-    values = {
-        name: {label: [value(sample) for sample in run.samples if belongs(sample)] for label, run in runs.items()}
-        for name, (belongs, value) in figures.items()
-    }
-    return {name: of_runs for name, of_runs in values.items() if len({*map(len, of_runs.values())}) == 1}
+    return {name: Figure(*figure) for name, figure in figures.items()}
+
+
+def _settings(run: Run, figure: Figure) -> str:
+    return json.dumps([run.config.get(name) for name in figure.settings])

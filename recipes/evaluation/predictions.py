@@ -36,10 +36,17 @@ def predicted_responses(path: Path, ids: Sequence[str], known_ids: Iterable[str]
             f"{path}: the data set lacks {len(foreign):,} of {len(responses):,} ids, such as {foreign[0]!r}; "
             "evaluate on the data set that the predictions are of"
         )
+    if not any(id in responses for id in ids):
+        raise InputError(f"{path} holds no prediction for any of the {len(ids):,} questions; check the file")
     if missing := sum(id not in responses for id in ids):
         counted = f"{missing:,} of {len(ids):,} questions have no prediction in {path}"
         print(f"warning: {counted}, and count as answered wrongly", file=sys.stderr)
     return [responses.get(id, Response("", 0, NO_PREDICTION)) for id in ids]
+
+
+def tokens_counted(sample: Any) -> bool:
+    """Whether a sample's ``response_tokens`` are known: nobody has counted those of a file."""
+    return sample.finish_reason not in (NO_PREDICTION, UNKNOWN)
 
 
 def _read(path: Path) -> dict[str, Response]:

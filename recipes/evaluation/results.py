@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from data_prep.common.atomic import atomic_output
 from data_prep.common.errors import InputError
+from data_prep.common.printable import printable
 from recipes.tasks.registry import DEFAULT, TASKS
 
 
@@ -30,11 +32,14 @@ def write_results(
     config: dict[str, Any],
     samples: Sequence[Any],
     further: Mapping[str, Callable[[Path], None]],
-) -> None:
+) -> Path:
     """Write ``results.json``, ``evaluation.log`` and ``further`` files to the new ``folder``: all or none.
 
-    ``further`` has for each name of a file what writes it.
+    ``further`` has for each name of a file what writes it. Returns the folder: where another evaluation has made
+    ``folder`` meanwhile, one with a number behind the name.
     """
+    taken = (folder.with_name(f"{folder.name}_{number}") for number in count(2))
+    folder = next(place for place in chain([folder], taken) if not place.exists())
     recipe = TASKS[config["recipe"]].evaluation
     results = {"summary": summary, "config": config, "samples": [asdict(sample) for sample in samples]}
     with atomic_output(folder, "results.json") as partial:
@@ -47,9 +52,10 @@ def write_results(
             for sample in samples:
                 print(file=log)
                 for line in recipe.log_lines(sample):
-                    print(line, file=log)
+                    print(printable(line), file=log)
         for name, write in further.items():
             write(partial / name)
+    return folder
 
 
 def results_file(path: Path) -> Path:
@@ -101,9 +107,9 @@ def check_same_questions(runs: dict[str, Run]) -> None:
             raise InputError(f"{label} is of recipe {runs[label].recipe}, {first} of {runs[first].recipe}")
         found = [identity(sample) for sample in runs[label].samples]
         if found != expected:
-            differing = len({*found} ^ {*expected})
+            differing = len({key[0] for key in {*found} ^ {*expected}})
             raise InputError(
-                f"{label} and {first} are not about the same questions and gold answers ({differing} records differ); "
+                f"{label} and {first} are not about the same questions and gold answers ({differing:,} differ); "
                 "evaluate both on the same dataset with the same --num_samples and --seed"
             )
 

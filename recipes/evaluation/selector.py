@@ -104,10 +104,15 @@ def json_number(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-def weights_digest(folder: Path) -> str:
-    """A hash of the names and sizes of the files of weights, and of pieces from all over each file."""
+def weights_digest(folder: Path) -> str | None:
+    """A hash of the names and sizes of the files of weights, and of pieces from all over each file.
+
+    None where ``folder`` is no folder of weights.
+    """
+    if not (files := _weights(folder)):
+        return None
     digest = hashlib.sha256()
-    for file in _weights(folder):
+    for file in files:
         size = file.stat().st_size
         digest.update(f"{file.name} {size}\n".encode())
         with file.open("rb") as data:

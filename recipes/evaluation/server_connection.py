@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from data_prep.common.errors import InputError
-from recipes.evaluation.chat_reply import ServerFailure, one_line
+from recipes.evaluation.chat_reply import KEY, ServerFailure, one_line
 from recipes.evaluation.server_address import check_address
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ class Server:
         """A client with the key in ``OPENAI_API_KEY``. Most local servers read none, but the package wants one."""
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient  # takes a second to import
 
-        key = os.environ.get("OPENAI_API_KEY", "").strip() or "EMPTY"
+        key = os.environ.get(KEY, "").strip() or "EMPTY"
         if not (key.isascii() and key.isprintable()):
-            raise InputError("OPENAI_API_KEY holds characters that no key has; set it again")
+            raise InputError(f"{KEY} holds characters that no key has; set it again")
         # A redirect, or a proxy that the environment names, would carry the questions to another machine.
         http_client = DefaultAsyncHttpxClient(follow_redirects=False, trust_env=self.allow_remote)
         options = {"timeout": self.timeout_s, "max_retries": MAX_RETRIES} | options
@@ -73,7 +73,7 @@ class Server:
     def check_access(self, error: "APIStatusError") -> None:
         """Raise an ``InputError`` if every request will end as this one did: the key is wrong, or the address."""
         if error.status_code == 401:
-            raise InputError(f"{self.url} refuses the key ({one_line(said(error))}); set OPENAI_API_KEY") from error
+            raise InputError(f"{self.url} refuses the key ({one_line(said(error))}); set {KEY}") from error
         if 300 <= error.status_code < 400:
             target = one_line(error.response.headers.get("location", "nowhere"))
             raise InputError(f"{self.url} redirects to {target}; redirects are not followed: check --server") from error

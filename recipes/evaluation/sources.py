@@ -59,6 +59,8 @@ def check_source(args: argparse.Namespace) -> None:
     for option in unused:
         if getattr(args, option, None) is not None:
             raise InputError(f"--{option} has no effect {source}; leave it out")
+    if getattr(args, "further_temperature", None) is not None and args.further_answers is None:
+        raise InputError("--further_temperature has no effect without --further_answers; leave it out, or give both")
     if args.predictions and len(args.model_name or ()) > 1:
         raise InputError("--predictions holds the answers of one model; give one --model_name")
     if args.predictions and not args.predictions.is_file():
@@ -113,7 +115,7 @@ def models_of(args: argparse.Namespace) -> list[str] | None:
     if not (server := server_of(args)):
         return None
     models = server.models()
-    if len(models) != 1:
-        listed = f" ({one_line(', '.join(models[:SHOWN_MODELS]))})" if models else ""
-        raise InputError(f"{server.url} lists {len(models)} models{listed}; choose one with --model_name")
-    return models
+    if len(models) == 1:
+        return models
+    listed = f"{len(models)} models ({one_line(', '.join(models[:SHOWN_MODELS]))})" if models else "no model"
+    raise InputError(f"{server.url} lists {listed}; name one with --model_name")

@@ -22,9 +22,9 @@ def model_results(run: Run) -> dict[str, Any]:
     bootstrap interval ``low``, ``high``.
     """
     figures = {}
-    for name, (belongs, value) in TASKS[run.recipe].evaluation.FIGURES.items():
+    for name, (belongs, value, *_) in TASKS[run.recipe].evaluation.FIGURES.items():
         if values := [value(sample) for sample in run.samples if belongs(sample)]:
-            low, high = bootstrap_interval(values)
+            low, high = bootstrap_interval(values, run.config.get("seed") or 0)
             figures[name] = {"questions": len(values), "value": fmean(values), "low": low, "high": high}
     data = describe_data(Path(run.config["dataset_path"]))
     return {

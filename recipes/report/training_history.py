@@ -68,6 +68,12 @@ def training_history(model: Path) -> tuple[str, list[Training]]:
     return name, runs[::-1]
 
 
+def trained_recipe(model: str) -> str | None:
+    """The recipe that has trained the exported ``model``; None for other models, and where nobody has noted it."""
+    checkpoint = read_json(Path(model) / EXPORT_FIGURES).get("checkpoint") if is_trained(model) else None
+    return _training(Path(checkpoint)).recipe if checkpoint else None
+
+
 def describe_data(file: Path) -> Data:
     """What the file itself and the manifest of ``data_prep`` beside it say."""
     manifest = file.parent / "manifest.json"
@@ -99,7 +105,7 @@ def _training(checkpoint: Path) -> Training:
         settings=settings,
         reward=f"{'/'.join(Path(function).parts[-2:])}:{_get(config, f'{REWARD}.name')}" if function else None,
         reward_options=OmegaConf.to_container(options, resolve=True) if options else {},
-        max_response_length=_get(config, "data.max_response_length"),
+        max_response_length=_get(config, "data.max_response_length" if grpo else "recipe.max_response_length"),
     )
 
 

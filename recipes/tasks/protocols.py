@@ -1,7 +1,7 @@
 """The parts of a recipe: what each module of ``recipes.tasks.<name>`` defines."""
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from rich.console import RenderableType
@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from recipes.chat_app.tasks import ChatTask
 from recipes.checks import Check
 from recipes.evaluation.answer_kinds import AnswerKinds
+from recipes.evaluation.figure import Figure
 from recipes.evaluation.generation import Response
 from recipes.evaluation.rows import Row
 from recipes.evaluation.selector import Selection
@@ -24,10 +25,6 @@ class Sample(Protocol):
     response: str
     response_tokens: int
     finish_reason: str
-
-
-# Which questions, and the value of one question. The figure is the mean of the values.
-Figure = tuple[Callable[[Any], bool], Callable[[Any], float]]
 
 
 class EvaluationPart(Protocol):

@@ -17,7 +17,9 @@ from rich.text import Text
 
 from data_prep.common.errors import InputError
 from data_prep.common.parallel import parallel_map
+from recipes.evaluation.figure import Figure
 from recipes.evaluation.generation import Response
+from recipes.evaluation.predictions import tokens_counted
 from recipes.evaluation.rows import Row, missing_fields, read_parquet
 from recipes.tasks.ecg.figures import ALL, LENGTHS, SCORES, Sample, contradicts, graded, summarize
 from recipes.tasks.ecg.text_scores import bert_scores, bleu, bleu_statistics, meteor, rouge_l, words
@@ -36,10 +38,11 @@ PROGRAM = "python -m data_prep.ecg_expert_qa"
 PREFIX = "ecg/"  # of a row's data_source; its category follows
 QUESTION_FIELDS = {"id": str, "question": str}
 
-# What runs are compared by. name -> (which questions, the value of one question); a figure is the mean of the values.
-COMPARED = ("correctness", "coverage", "contradiction rate", "ROUGE-L", "response tokens")
-FIGURES: dict[str, tuple[Callable[[Sample], bool], Callable[[Sample], float]]] = {
-    name: (lambda sample: True, {**SCORES, **LENGTHS}[name]) for name in COMPARED
+# What runs are compared by.
+COMPARED = ("correctness", "coverage", "contradiction rate", "ROUGE-L")
+FIGURES = {
+    **{name: Figure(lambda sample: True, SCORES[name]) for name in COMPARED},
+    "response tokens": Figure(tokens_counted, LENGTHS["response tokens"]),
 }
 ANSWER_KINDS = ()  # the grader's contradictions say what is wrong with an answer
 # Of the table by category, beside correctness: heading -> figure.

@@ -1,7 +1,7 @@
 """What is particular to evaluating EHRSQL: its rows, its grader, its figures and their table."""
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -12,7 +12,9 @@ from rich.table import Table
 
 from data_prep.common.errors import InputError
 from recipes.evaluation.answer_kinds import AnswerKinds
+from recipes.evaluation.figure import Figure
 from recipes.evaluation.generation import Response
+from recipes.evaluation.predictions import tokens_counted
 from recipes.evaluation.rows import Row
 from recipes.tasks.ehrsql.canaries import canaries
 from recipes.tasks.ehrsql.confidence import agreement, confidence
@@ -46,14 +48,16 @@ def _has_variants(sample: Sample) -> bool:
     return sample.answerable and bool(sample.variants)
 
 
-# What runs are compared by. name -> (which questions, the value of one question); a figure is the mean of the values.
-FIGURES: dict[str, tuple[Callable[[Sample], bool], Callable[[Sample], float]]] = {
-    **{name: (GROUPS[name], lambda sample: 100 * sample.acc) for name in GROUPS if name != "all questions"},
-    "all answerable, robust": (_has_variants, lambda sample: 100 * robustly_right(sample)),
-    "RS(0)": (GROUPS["all questions"], lambda sample: 100 * reliability_score([sample], 0)),
-    "RS(10)": (GROUPS["all questions"], lambda sample: 100 * reliability_score([sample], 10)),
-    "RS(10), selected": (_has_selection, lambda sample: 100 * reliability_score([shown(sample)], 10)),
-    "response tokens": (GROUPS["all questions"], lambda sample: sample.response_tokens),
+# What runs are compared by.
+FIGURES = {
+    **{name: Figure(GROUPS[name], lambda sample: 100 * sample.acc) for name in GROUPS if name != "all questions"},
+    "all answerable, robust": Figure(_has_variants, lambda sample: 100 * robustly_right(sample), ("variants",)),
+    "RS(0)": Figure(GROUPS["all questions"], lambda sample: 100 * reliability_score([sample], 0)),
+    "RS(10)": Figure(GROUPS["all questions"], lambda sample: 100 * reliability_score([sample], 10)),
+    "RS(10), selected": Figure(
+        _has_selection, lambda sample: 100 * reliability_score([shown(sample)], 10), ("select", "select_penalty")
+    ),
+    "response tokens": Figure(tokens_counted, lambda sample: sample.response_tokens),
 }
 ANSWER_KINDS = (MISREADING_KINDS, ERROR_KINDS)
 
@@ -73,6 +77,8 @@ def load_rows(args: argparse.Namespace) -> list[Row]:
         args.db_path = args.db_path or database_of(args.dataset_path)
         args.prompt, think = prompt_of(args.model_name, args.prompt)
         args.think = think
+    elif args.prompt:
+        raise InputError(f"--prompt has no effect on {args.dataset_path}, which holds its prompts; leave it out")
     rows = read_rows(args.dataset_path, args.db_path, args.prompt or DEFAULT_PROMPT, think)
     if not args.predictions:
         warn_of_bare_questions(rows, args.model_name)

@@ -49,8 +49,8 @@ def add_variants(rows: Sequence[Row], variants: Sequence[str], dataset: Path) ->
     Each row then has ``variants``: file name of a variant -> ``VariantGold``.
 
     Raises:
-        InputError: a variant is missing, unreadable, given twice or the database of a row, all gold fails on it, or a
-            row lacks its gold query.
+        InputError: a variant is missing, unreadable, given twice, the database of a row or a copy of it, all gold fails
+            on it, or a row lacks its gold query.
     """
     paths = [Path(variant) for variant in variants]
     _check_variants(paths, {row["extra_info"]["db_path"] for row in rows})
@@ -65,6 +65,12 @@ def add_variants(rows: Sequence[Row], variants: Sequence[str], dataset: Path) ->
             gold = row["extra_info"]["gold_sql"] if row["extra_info"]["answerable"] else ABSTAIN
             timeout_s = training_timeout(seconds.get(gold, 0))
             row.setdefault("variants", {})[path.name] = VariantGold(str(path), answers[gold], timeout_s)
+        answerable = [row for row in rows if row["extra_info"]["answerable"]]
+        if all(row["variants"][path.name].ground_truth == row["reward_model"]["ground_truth"] for row in answerable):
+            raise InputError(
+                f"--variants {path} answers all questions as their database does; is it a copy? build_ehr_db "
+                "--variants makes databases that differ"
+            )
 
 
 def _check_variants(paths: Sequence[Path], databases: set[str]) -> None:
@@ -151,7 +157,7 @@ def robust_table(summary: dict[str, Any]) -> Table:
     robust, plain = summary["robust"], summary["execution_accuracy"]
     caption = f"right by luck, for example: {', '.join(robust['examples'])}" if robust["examples"] else None
     table = Table(
-        title=f"Robust accuracy: right on {len(robust['variants'])} variants of the database, too", caption=caption
+        title=f"Robust accuracy: right on {_variants(len(robust['variants']))} of the database, too", caption=caption
     )
     for column in ("", "plain", "robust", "95 % interval", "questions"):
         table.add_column(column, justify="right" if column else "left")
@@ -165,6 +171,10 @@ def robust_table(summary: dict[str, Any]) -> Table:
     for name, key in {"right by luck": "right_by_luck", "judged on the database alone": "judged_on_one"}.items():
         table.add_row(name, "", f"{robust[key]:,}", "", f"{summary['questions']:,}")
     return table
+
+
+def _variants(number: int) -> str:
+    return "1 variant" if number == 1 else f"{number} variants"
 
 
 def _cells(figure: dict[str, Any]) -> tuple[str, str, str]:

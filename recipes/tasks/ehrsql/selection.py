@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from data_prep.common.errors import InputError
-from recipes.evaluation.rows import Row, choose_rows
+from recipes.evaluation.rows import Row
 from recipes.evaluation.selective import coverage_and_risk, risk_band, risk_coverage
 from recipes.evaluation.selector import Selection, Selector, json_number
 from recipes.report.selection_charts import draw_calibration, draw_risk_coverage
@@ -23,7 +23,7 @@ NOT_IN_CHAT = "agreement"  # a chat draws one answer
 
 
 def load_valid(args: argparse.Namespace, test: Sequence[Row]) -> list[Row]:
-    """The validation questions of the file ``args.select``; with ``--num_samples`` at most as many.
+    """The validation questions of the file ``args.select``: all of them, whatever ``--num_samples`` says.
 
     Fills in the file where only the option is given: the valid.parquet beside the dataset, or the valid split of a
     ``data.json``.
@@ -43,7 +43,7 @@ def load_valid(args: argparse.Namespace, test: Sequence[Row]) -> list[Row]:
             f"{path} holds {len(both):,} of the questions of {args.dataset_path}; a threshold that is chosen on them "
             "says nothing about them: name another file with --select"
         )
-    return choose_rows(rows, args.num_samples and min(args.num_samples, len(rows)), args.seed)
+    return rows
 
 
 def _valid_file(dataset: Path) -> Path:
@@ -79,7 +79,7 @@ def select(samples: Sequence[Sample], valid: Sequence[Sample], penalty: float | 
             "threshold": json_number(selector.threshold),
             "penalty": penalty,
             "valid": valid_figures(predictions(valid, selector), selector, penalty) | compared,
-            **selection_figures(measured, selector, seed),
+            **selection_figures(measured, selector, penalty, seed),
         },
         charts={
             "risk_coverage.png": partial(draw_risk_coverage, risk_coverage(measured), risk_band(measured, seed), point),

@@ -24,8 +24,8 @@ ALL = -math.inf  # the threshold that withholds nothing
 RISKS = (5, 10)  # percent
 
 
-def selection_figures(predictions: Predictions, selector: Selector, seed: int) -> dict[str, Any]:
-    """All in percent, None where nothing is answered.
+def selection_figures(predictions: Predictions, selector: Selector, penalty: float, seed: int) -> dict[str, Any]:
+    """All in percent, None where nothing is answered. ``penalty``: that of the RS by which the selector is chosen.
 
     ``reliability`` (100 x RS(c), by its name), ``coverage`` and ``risk`` have ``all``, which is without selection, and
     ``selected``; ``reliability`` also has the bootstrap interval ``low``, ``high`` of ``selected``. ``abstaining`` is
@@ -35,11 +35,13 @@ def selection_figures(predictions: Predictions, selector: Selector, seed: int) -
     """
     curve = risk_coverage(predictions)
     low, high = aurc_interval(predictions, seed) or (None, None)
+    penalties = official_penalties(len(predictions.right))
+    if penalty not in penalties.values():
+        penalties = {f"RS({penalty:g})": penalty, **penalties}
     return {
         "abstaining": 100 * float((~predictions.answerable).mean()),
         "reliability": {
-            name: _reliability(predictions, selector, penalty, seed)
-            for name, penalty in official_penalties(len(predictions.right)).items()
+            name: _reliability(predictions, selector, penalty, seed) for name, penalty in penalties.items()
         },
         **_coverage_and_risk(predictions, selector),
         "aurc": {"value": _percent(aurc(predictions)), "low": _percent(low), "high": _percent(high)},

@@ -1,5 +1,6 @@
 """The table of what withholding uncertain EHRSQL answers comes to."""
 
+import math
 from typing import Any
 
 from rich.table import Table
@@ -11,9 +12,12 @@ def selection_table(selection: dict[str, Any]) -> Table:
     """``selection`` is that of the summary (``recipes.tasks.ehrsql.selection``). At most 100 columns wide."""
     valid, threshold = selection["valid"], float(selection["threshold"])
     before, after = (f"{valid['reliability'][name]:.1f}" for name in ("all", "selected"))
+    withheld = f"answers are withheld where {selection['score']} is below {threshold:.4g}"
+    if threshold == math.inf:
+        withheld = "all answers are withheld"
     chosen = f"chosen on {valid['questions']:,} validation questions by RS({selection['penalty']:g})"
     table = Table(
-        title=f"Selection: answers are withheld where {selection['score']} is below {threshold:.4g}",
+        title=f"Selection: {withheld}",
         caption=f"{chosen}: {before} without, {after} with selection\nabstaining always: {selection['abstaining']:.1f}",
     )
     for column in ("", "all answers", "selected", "95 % interval"):
