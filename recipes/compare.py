@@ -26,6 +26,7 @@ from recipes.evaluation.results import read_run, results_file
 from recipes.report.compare_items import page_items
 from recipes.report.compare_page import render_page
 from recipes.report.pairs import caption, print_tables, tables
+from recipes.report.run_facts import abstaining_always, run_facts
 from recipes.report.summary import write_summary
 from recipes.tasks.registry import TASKS
 
@@ -62,12 +63,13 @@ def write_comparison(paths: dict[str, Path], out_dir: Path, seed: int = 0) -> tu
         InputError: a file is missing or malformed, or the runs are not about the same questions.
     """
     runs = {label: read_run(path) for label, path in paths.items()}
-    comparisons, about = compare_pairs(runs, seed), caption(len(runs))
+    comparisons, lines = compare_pairs(runs, seed), [caption(len(runs)), *abstaining_always(runs)]
     if different := left_out(runs):
-        about += f" Left out, since the runs lack them or were evaluated with other options: {', '.join(different)}."
+        lines.append(f"left out, since runs lack them or were evaluated with other options: {', '.join(different)}")
+    about = "\n".join(lines)
     title = f"{TASKS[next(iter(runs.values())).recipe].evaluation.TITLE}: {', '.join(runs)}"
     with atomic_output(out_dir / PAGE) as partial:
-        text = render_page(title, list(runs), tables(comparisons), about, page_items(runs))
+        text = render_page(title, run_facts(runs), tables(comparisons), about, page_items(runs))
         partial.write_text(text, encoding="utf-8")
     return comparisons, about, out_dir / PAGE
 

@@ -108,7 +108,7 @@ def test_runs_with_other_variants_are_not_compared_by_robust_accuracy(tmp_path):
     assert "all answerable, robust" not in [each.figure for each in compare_pairs(runs)]
     assert left_out(runs) == ["all answerable, robust"]
     _, about, _ = compare.write_comparison({label: run.file for label, run in runs.items()}, tmp_path / "out")
-    assert about.endswith("evaluated with other options: all answerable, robust.")
+    assert about.endswith("evaluated with other options: all answerable, robust")
 
 
 def test_tokens_of_a_file_are_not_compared(tmp_path):
@@ -268,13 +268,21 @@ def test_ehrsql_items_hold_the_first_rows_of_both_answers(tmp_path):
         ({"acc": 1}, "right"),
         ({"acc": 1, "variants": {"a": True, "b": False}}, "right by luck"),
         ({"withheld": True}, "wrong but withheld"),
-        ({"abstained": True, "withheld": False}, "abstained"),
+        ({"acc": 1, "variants": {"a": True, "b": False}, "withheld": True}, "right by luck but withheld"),
+        ({"abstained": True, "withheld": False}, "abstained wrongly"),
     ],
 )
 def test_ehrsql_outcomes(tmp_path, fields, outcome):
     answer = ehrsql_item(tmp_path, **fields)["answers"][0]
     assert answer["outcome"] == outcome
     assert answer["note"] == f"{outcome}, 5 tokens"
+    assert answer["grade"] == outcome.removesuffix(" but withheld").removesuffix(" by luck")
+
+
+def test_ecg_grades_are_the_outcomes(ecg_folders):
+    answers = [item["answers"][0] for item in page_items(read(ecg_folders))]
+    assert [answer["grade"] for answer in answers] == ["wrong", "right", "partly right", "wrong"]
+    assert all(answer["grade"] == answer["outcome"] for answer in answers)
 
 
 def test_ehrsql_items_of_unknown_gold_have_no_marks(tmp_path):
@@ -292,13 +300,13 @@ def test_ehrsql_items_of_unanswerable_questions(tmp_path):
 def test_an_abstention_has_no_query(ehrsql_folders):
     answer = page_items(read(ehrsql_folders))[1]["answers"][1]
     assert [each["label"] for each in answer["texts"]] == ["response"]
-    assert answer["note"].startswith("abstained")
+    assert answer["note"].startswith("abstained wrongly")
 
 
 def page(text, title="title"):
     answer = {"score": 0, "verdict": "bad", "note": "", "texts": [], "facts": [], "problems": [text]}
     item = {"id": "a", "category": text, "question": text, "texts": [], "answers": [answer], "winner": 0, "change": 0}
-    return render_page(title, [text], {text: [["figure"], [text]]}, "caption", [item])
+    return render_page(title, {text: {text: text}}, {text: [["figure"], [text]]}, "caption", [item])
 
 
 @given(st.text())
@@ -328,6 +336,24 @@ def test_command_line(tmp_path, ecg_folders, capsys):
     printed = capsys.readouterr().out
     assert "contradiction rate" in printed and "(Holm)" in printed
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["comparison.html"]
+
+
+def test_the_page_names_runs_and_what_always_abstaining_reaches(tmp_path, ehrsql_folders, capsys):
+    for folder in ehrsql_folders:
+        results = json.loads((folder / "results.json").read_text())
+        results["config"] |= {"model_name": f"models/{folder.name}", "dataset_path": "data/test.parquet"}
+        results["summary"] = {
+            "selection": {"score": "logprob_min", "threshold": "-inf", "penalty": 10.0, "abstaining": 100 / 3}
+        }
+        (folder / "results.json").write_text(json.dumps(results))
+    compare.main([*map(str, ehrsql_folders), "--out_dir", str(tmp_path / "out")])
+    assert "\nabstaining always: RS(10) 33.3\n" in capsys.readouterr().out
+    text = (tmp_path / "out" / "comparison.html").read_text()
+    assert "\nabstaining always: RS(10) 33.3</p>" in text
+    for folder in ehrsql_folders:
+        assert f"<dt>model</dt><dd>models/{folder.name}</dd>" in text
+        assert f"<dt>results</dt><dd>{folder}/results.json</dd>" in text
+    assert "<dd>answers are withheld where logprob_min is below -inf, chosen by RS(10)</dd>" in text
 
 
 def test_a_bad_seed_is_refused(tmp_path, ecg_folders):

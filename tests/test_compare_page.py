@@ -1,10 +1,13 @@
 """The page of recipes.compare in a real browser."""
 
+from dataclasses import replace
+
 import pytest
 from test_summary import run, sample, unanswerable
 
 from recipes.report.compare_items import page_items
 from recipes.report.compare_page import render_page
+from recipes.report.run_facts import run_facts
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 
@@ -13,7 +16,7 @@ def answer(score, text, facts=()):
     verdict = {100: "good", 0: "bad"}.get(score, "partly")
     texts = [{"label": "response", "text": text, "code": False}]
     given = {"score": score, "verdict": verdict, "outcome": verdict, "kinds": [], "note": f"{score} %"}
-    return given | {"texts": texts, "facts": facts, "problems": []}
+    return given | {"grade": verdict, "texts": texts, "facts": facts, "problems": []}
 
 
 def item(number):
@@ -37,7 +40,8 @@ def item(number):
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "comparison.html"
     tables = {"start to grpo": [["figure", "difference [95 %]"], ["correctness", "+1.0 [-1.0, +3.0]"]]}
-    path.write_text(render_page("ECG", ["start", "grpo"], tables, "caption", [item(number) for number in range(45)]))
+    runs = {"start": {"model": HOSTILE, "questions": "45"}, "grpo": {"model": "models/" + "long/" * 30}}
+    path.write_text(render_page("ECG", runs, tables, "first\nsecond", [item(number) for number in range(45)]))
     return path
 
 
@@ -68,6 +72,18 @@ def test_the_page_loads_without_errors_or_requests(page):
 
 def test_the_summary_is_a_table(page):
     assert page.locator("table td").all_inner_texts() == ["correctness", "+1.0 [-1.0, +3.0]"]
+
+
+def test_the_runs_are_named_with_their_facts(page):
+    start, grpo = page.locator(".runs section").all()
+    assert start.locator("h3").inner_text() == "start"
+    assert start.locator("dt").all_inner_texts() == ["model", "questions"]
+    assert start.locator("dd").all_inner_texts() == [HOSTILE, "45"]
+    assert grpo.locator("dd").all_inner_texts() == ["models/" + "long/" * 30]
+
+
+def test_the_lines_of_the_caption_stay_lines(page):
+    assert page.locator(".caption").inner_text() == "first\nsecond"
 
 
 def test_a_page_holds_twenty_questions(page):
@@ -112,7 +128,10 @@ def test_damaged_examples_stand_in_their_own_section(page):
 
 def test_examples_come_before_all_questions(page):
     headings = page.locator("h2").all_inner_texts()
-    assert headings == ["Most improved from start to grpo", "Most damaged from start to grpo", "All questions"]
+    assert headings == [
+        *("Runs", "start to grpo"),
+        *("Most improved from start to grpo", "Most damaged from start to grpo", "All questions"),
+    ]
 
 
 def test_filter_by_category(page):
@@ -138,6 +157,9 @@ def test_search_in_answers(page):
 def test_a_search_without_hits(page):
     page.fill("#search", "nothing of the kind")
     assert page.locator("#count").inner_text() == "0 of 45 questions, page 1 of 1"
+    assert page.locator("#none").inner_text() == "No question fits the filters."
+    page.fill("#search", "answer 17")
+    assert page.locator("#none").is_hidden()
 
 
 def test_a_filter_returns_to_the_first_page(page):
@@ -177,6 +199,14 @@ def test_a_narrow_window_does_not_scroll_sideways(page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
+def test_a_table_wider_than_the_window_scrolls_in_its_own_box(page):
+    page.set_viewport_size({"width": 200, "height": 600})
+    box = page.locator(".scroll")
+    assert box.evaluate("box => { box.scrollLeft = 40; return box.scrollLeft }") == 40
+    name, left = box.locator("td").first.bounding_box(), box.bounding_box()["x"]
+    assert name["x"] == pytest.approx(left, abs=1)  # the figure's name stays in sight
+
+
 def test_a_narrow_window_stacks_answers(page):
     page.set_viewport_size({"width": 320, "height": 600})
     first, second = (page.locator("#list article").first.locator(".answer").nth(i).bounding_box() for i in (0, 1))
@@ -200,6 +230,7 @@ WRITTEN = {  # the query of an answer and its kinds, by the rest of the question
     3: (GOLD.replace("drug", "dose").replace(" LIMIT 1", ""), ["column", "order and limit"]),
     4: (f"SELECT '{HOSTILE}' FROM prescriptions", ["condition"]),
 }
+FLIPS = ["right, then wrong", "wrong, then abstained wrongly", "wrong, then right", "wrong, then wrong"]
 
 
 def sql_sample(number, rest):
@@ -211,8 +242,13 @@ def sql_sample(number, rest):
 
 
 def sql_run(position):
-    """44 answerable questions and an unanswerable one."""
+    """44 answerable questions and an unanswerable one; of the last run, the second answer is withheld, the third is
+    right by luck and the fifth abstains."""
     samples = [sql_sample(number, (number + position) % 5) for number in range(44)]
+    if position == 3:
+        samples[1] = replace(samples[1], withheld=True)
+        samples[2] = replace(samples[2], variants={"a": True, "b": False})
+        samples[4] = replace(samples[4], abstained=True)
     return run([*samples, unanswerable("id-44", abstained=position > 0)])
 
 
@@ -220,7 +256,7 @@ def sql_run(position):
 def sql_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("sql_page") / "comparison.html"
     runs = {label: sql_run(position) for position, label in enumerate(["start", "sft", "dapo", "grpo"])}
-    path.write_text(render_page("EHRSQL", list(runs), {}, "caption", page_items(runs)))
+    path.write_text(render_page("EHRSQL", run_facts(runs), {}, "caption", page_items(runs)))
     return path
 
 
@@ -292,6 +328,17 @@ def test_filter_by_what_became_of_an_answer(sql_page):
     assert questions(sql_page) == found(range(0, 44, 5))
     sql_page.select_option("#flip", label="wrong, then right (10)")
     assert questions(sql_page) == [*found(range(2, 44, 5)), "question id-44"]
+
+
+def test_luck_and_withholding_are_outcomes_but_no_flips(sql_page):
+    for outcome, number in (("wrong but withheld", 1), ("right by luck", 2), ("abstained wrongly", 4)):
+        sql_page.select_option("#outcome", outcome)
+        assert questions(sql_page) == found([number])
+    flips = sql_page.locator("#flip option").evaluate_all("all => all.map(each => each.value)")
+    assert flips == ["", *FLIPS]
+    sql_page.select_option("#outcome", "")
+    sql_page.select_option("#flip", "wrong, then abstained wrongly")
+    assert questions(sql_page) == found([4])
 
 
 def test_keys_go_from_question_to_question(sql_page):

@@ -12,7 +12,8 @@ from recipes import summary
 from recipes.evaluation.comparison import compare_with_first
 from recipes.evaluation.results import Run, read_run, results_file
 from recipes.report.curves import TRAINING, read_curves
-from recipes.report.summary import cells
+from recipes.report.run_facts import abstaining_always
+from recipes.report.summary import cells, rows
 from recipes.report.summary_kinds import kinds_markdown
 from recipes.tasks.ehrsql.figures import Sample
 from recipes.tasks.ehrsql.misreadings import MISREADING_KINDS
@@ -94,6 +95,12 @@ def test_differences_by_hand():
     longer = run([replace(sample, response_tokens=11) for sample in AFTER])
     lengths = compare_with_first({"start": run(START), "grpo": longer})["grpo"]["response tokens"]
     assert (lengths["value"], lengths["difference"]) == (11, 10)
+
+
+def test_each_run_but_the_first_has_a_column_of_differences():
+    table = rows(compare_with_first({"start": run(START), "sft": run(START), "grpo": run(AFTER)}))
+    assert table[0] == ["", "questions", "start", "sft", "difference to start", "grpo", "difference to start"]
+    assert table[1] == ["seen templates", "3", "33.3", "33.3", "+0.0 [+0.0, +0.0]", "100.0", "+66.7 [+0.0, +100.0]"]
 
 
 def test_figures_of_no_question_are_none():
@@ -198,7 +205,8 @@ def test_command_line(tmp_path, metrics, capsys):
     assert written["files"] == {"start": str(start), "grpo": str(grpo)}
     assert written["curves"][VALIDATION] == {"0": 0.25, "2": 0.9}
     text = (out / "summary.md").read_text()
-    assert "| seen templates | 3 | 33.3 | 100.0 +66.7 [+0.0, +100.0] |" in text
+    assert "| | questions | start | grpo | difference to start |\n| --- | ---: | ---: | ---: | ---: |\n" in text
+    assert "| seen templates | 3 | 33.3 | 100.0 | +66.7 [+0.0, +100.0] |" in text
     assert "25.0 % at step 0 and 90.0 % at step 2" in text
 
     pixels = image.imread(out / "validation_accuracy.png")
@@ -207,6 +215,37 @@ def test_command_line(tmp_path, metrics, capsys):
     rows = blue.any(axis=1).nonzero()[0]
     assert rows.max() - rows.min() > 300  # it rises from 25 to 90 % over most of the height
     assert not [path for path in out.iterdir() if "partial" in path.name]
+
+
+SELECTION = {"score": "logprob_min", "threshold": -0.0338, "penalty": 5.0, "abstaining": 20.0}
+
+
+def test_the_summary_says_what_was_evaluated(tmp_path, metrics, capsys):
+    start = write_run(tmp_path / "start" / "results.json", START)
+    grpo = write_run(tmp_path / "grpo" / "results.json", AFTER)
+    results = json.loads(grpo.read_text())
+    variants = ["data/ehr.variant1.sqlite", "data/ehr.variant2.sqlite"]
+    results["config"] = {"model_name": "models/grpo", "dataset_path": "data/test.parquet", "variants": variants}
+    grpo.write_text(json.dumps(results | {"summary": {"selection": SELECTION}}))
+    out = tmp_path / "out"
+    summary.main(["--runs", f"start={start}", f"grpo={grpo}", "--metrics", str(metrics), "--out_dir", str(out)])
+    selection = "answers are withheld where logprob_min is below -0.0338, chosen by RS(5)"
+    lines = (out / "summary.md").read_text().splitlines()
+    place = lines.index("## Runs")
+    assert lines[place + 2 : place + 12] == [
+        *("- start", f"  - results: {start}", "  - questions: 5"),
+        *("- grpo", "  - model: models/grpo", "  - data set: data/test.parquet", f"  - results: {grpo}"),
+        *("  - questions: 5", "  - variants: ehr.variant1.sqlite, ehr.variant2.sqlite", f"  - selection: {selection}"),
+    ]
+    assert "Abstaining always: RS(10) 20.0." in lines
+    assert "abstaining always: RS(10) 20.0" in capsys.readouterr().out
+    page = (out / "summary.html").read_text()
+    assert "<dd>models/grpo</dd>" in page and f"<dd>{selection}</dd>" in page
+    assert "abstaining always: RS(10) 20.0</div>" in page
+
+
+def test_runs_without_selection_have_no_baseline():
+    assert abstaining_always({"start": run(START), "grpo": run(AFTER)}) == []
 
 
 MISREAD = {  # label -> for each sample the misreadings that apply, with whether one gives the answer
@@ -368,7 +407,7 @@ def test_command_line_for_ecg(tmp_path, ecg_runs, capsys):
     runs = [f"{label}={run.file}" for label, run in ecg_runs.items()]
     summary.main(["--runs", *runs, "--metrics", str(metrics), "--out_dir", str(tmp_path / "out")])
     text = (tmp_path / "out" / "summary.md").read_text()
-    assert "| correctness | 3 | 50.0 | 80.0 +30.0" in text
+    assert "| correctness | 3 | 50.0 | 80.0 | +30.0" in text
     assert "30.0 % at step 0 and 55.0 % at step 5" in text
     assert "misreading" not in text + capsys.readouterr().out
     assert not (tmp_path / "out" / "misreadings.png").exists()

@@ -56,11 +56,11 @@ def test_texts_of_models_stay_code_in_markdown(tmp_path, runs):
 def page(browser, tmp_path, runs):
     pyplot.figure().savefig(tmp_path / "chart.png")
     pyplot.close()
-    tables = {
-        "Test results": [["", "questions", "start", "grpo"], ["seen templates", "864", "45.3", "65.0 +19.8 " * 9]]
-    }
+    rows = [["", "questions", "start", "grpo"], ["seen templates", "864", "45.3", "65.0 +19.8 " * 9]]
+    tables = {"Test results": (rows, ["in percent", "abstaining always: RS(10) 10.0"])}
+    facts = {"start": {"model": HOSTILE}, "grpo": {"data set": "data/" * 40 + "test.parquet"}}
     commands = {"talk to the model": "bash scripts/chat_with_model.sh --models 'a b' <x>"}
-    text = render_summary("EHRSQL", tables, {"a chart": tmp_path / "chart.png"}, examples(runs), list(runs), commands)
+    text = render_summary("EHRSQL", facts, tables, {"a chart": tmp_path / "chart.png"}, examples(runs), commands)
     file = tmp_path / "summary.html"
     file.write_text(text)
     page = browser.new_page()
@@ -83,6 +83,19 @@ def test_the_page_shows_the_chart_the_questions_and_what_to_do_next(page):
     assert page.evaluate("document.images[0].naturalWidth") > 0
     assert page.locator("article h3").all_inner_texts() == ["Better", "Still wrong", "Worse"]
     assert page.locator("pre").inner_text() == "bash scripts/chat_with_model.sh --models 'a b' <x>"
+
+
+def test_the_page_names_the_runs_and_explains_the_table(page):
+    assert page.locator(".runs h3").all_inner_texts() == ["start", "grpo"]
+    assert page.locator(".runs dd").first.inner_text() == HOSTILE
+    below = page.locator(".table + .label, .table + .label + .label").all_inner_texts()
+    assert below == ["in percent", "abstaining always: RS(10) 10.0"]
+
+
+def test_a_wide_table_scrolls_in_its_own_box(page):
+    page.set_viewport_size({"width": 390, "height": 800})
+    box = page.locator(".scroll")
+    assert box.evaluate("box => { box.scrollLeft = 40; return box.scrollLeft }") == 40
 
 
 @pytest.mark.parametrize("width", [360, 1600])

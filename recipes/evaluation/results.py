@@ -17,13 +17,14 @@ from recipes.tasks.registry import DEFAULT, TASKS
 
 @dataclass(frozen=True)
 class Run:
-    """A ``results.json``: which recipe it is of, its graded samples (that recipe's ``Sample``), sorted by id, and what
-    ``evaluate`` was asked for."""
+    """A ``results.json``: which recipe it is of, its graded samples (that recipe's ``Sample``), sorted by id, what
+    ``evaluate`` was asked for, and its figures."""
 
     file: Path
     recipe: str
     samples: list[Any]
     config: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
 
 
 def write_results(
@@ -86,11 +87,12 @@ def read_run(path: Path) -> Run:
         name = results["config"].get("recipe", DEFAULT)
         recipe = TASKS[name].evaluation
         samples = recipe.graded([recipe.Sample(**record) for record in results["samples"]])
+        summary = results["summary"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no results.json of evaluate ({error}); evaluate again") from error
     if not samples:
         raise InputError(f"{path} has no graded samples; evaluate again")
-    return Run(path, name, sorted(samples, key=lambda sample: sample.id), results["config"])
+    return Run(path, name, sorted(samples, key=lambda sample: sample.id), results["config"], summary)
 
 
 def check_same_questions(runs: dict[str, Run]) -> None:

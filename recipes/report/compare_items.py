@@ -12,8 +12,9 @@ def page_items(runs: dict[str, Run]) -> list[dict[str, Any]]:
     ``id``, ``category``, ``template`` ("" where there is none), ``question``; ``texts``: what belongs to the question,
     as ``recipes.report.page_text`` makes them; ``answers``, one a run; ``winner``, the position of the run that scores
     highest, -1 where several do; ``change``: the last run's score less the first's. An answer has ``score`` (0 to 100),
-    ``verdict`` (``good``, ``bad`` or ``partly``), ``outcome`` (the recipe's word for it), ``kinds`` (what is wrong with
-    it), ``note``, ``texts`` as above, ``facts`` (pairs of text and state, see ``recipes.tasks.ecg.fact_states``) and
+    ``verdict`` (``good``, ``bad`` or ``partly``), ``outcome`` (the recipe's word for it), ``grade`` (the same in fewer
+    words, for the filter by change; it is the outcome where the recipe gives none), ``kinds`` (what is wrong with it),
+    ``note``, ``texts`` as above, ``facts`` (pairs of text and state, see ``recipes.tasks.ecg.fact_states``) and
     ``problems``.
 
     Raises:
@@ -25,6 +26,8 @@ def page_items(runs: dict[str, Run]) -> list[dict[str, Any]]:
     for item in items:
         scores = [answer["score"] for answer in item["answers"]]
         best = [position for position, score in enumerate(scores) if score == max(scores)]
+        for answer in item["answers"]:
+            answer.setdefault("grade", answer["outcome"])
         item["winner"] = best[0] if len(best) == 1 else -1
         item["change"] = scores[-1] - scores[0]
     return items

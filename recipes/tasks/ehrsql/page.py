@@ -45,8 +45,13 @@ def _rows(label: str, rows: list[list[str]], number: str) -> dict[str, Any]:
     return page_text(f"{label}, {shown}", "\n".join(lines), code=True)
 
 
+def _grade(sample: Sample) -> str:
+    word = outcome(sample)
+    return "abstained wrongly" if word == "abstained" else word
+
+
 def _outcome(sample: Sample) -> str:
-    word = "right by luck" if right_by_luck(sample) else outcome(sample)
+    word = "right by luck" if right_by_luck(sample) else _grade(sample)
     return f"{word} but withheld" if sample.withheld else word
 
 
@@ -66,6 +71,7 @@ def _answer(sample: Sample) -> dict[str, Any]:
         "score": 100 * sample.acc,
         "verdict": {"right": "good", "abstained": "partly", "wrong": "bad"}[outcome(sample)],
         "outcome": _outcome(sample),
+        "grade": _grade(sample),
         "kinds": sample.error_kinds,
         "note": f"{_outcome(sample)}, {sample.response_tokens} tokens",
         "texts": texts,
