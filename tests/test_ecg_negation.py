@@ -104,6 +104,17 @@ def test_one_denial_says_the_opposite(answer):
     assert compute_score("ecg", answer, reference)["score"] < 0.1
 
 
+@pytest.mark.parametrize(
+    "reference", ["Digoxin is not contraindicated.", "There is no contraindication to digoxin.", "Do not avoid digoxin."]
+)
+def test_what_is_not_contraindicated_may_be_given(reference):
+    reference = make_reference("May digoxin be given in this case?", reference)
+    for answer in ("Digoxin may be given.", "Digoxin is not contraindicated.", "Digoxin should not be avoided."):
+        assert compute_score("ecg", answer, reference)["score"] > 0.6, answer
+    for answer in ("Digoxin is contraindicated.", "Digoxin must not be given.", "Avoid digoxin."):
+        assert compute_score("ecg", answer, reference)["score"] < 0.1, answer
+
+
 def test_a_decimal_point_and_a_comma_in_a_list_end_no_clause():
     assert END not in with_clause_ends("The ST segment is not elevated by 0.5 mm")
     assert END not in with_clause_ends("without U waves, Q waves, or J waves")
