@@ -4,6 +4,7 @@ import gc
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -138,6 +139,7 @@ class Generator:
         # Defaults that vLLM reads when it is imported: log errors only, and 1 GiB of KV cache on a CPU.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")  # they are for its developers
         from vllm import LLM, SamplingParams
         from vllm.platforms import current_platform
 
