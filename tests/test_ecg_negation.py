@@ -105,7 +105,7 @@ def test_one_denial_says_the_opposite(answer):
 
 
 @pytest.mark.parametrize(
-    "reference", ["Digoxin is not contraindicated.", "There is no contraindication to digoxin.", "Do not avoid digoxin."]
+    "reference", ["Digoxin is not contraindicated.", "No contraindication to digoxin exists.", "Do not avoid digoxin."]
 )
 def test_what_is_not_contraindicated_may_be_given(reference):
     reference = make_reference("May digoxin be given in this case?", reference)
