@@ -124,8 +124,7 @@ def evaluate_model(
     generated = time.monotonic()
     responses, valid_responses = responses[: len(rows)], responses[len(rows) :]
     samples = recipe.grade_responses(rows, responses)
-    in_order = sorted(samples, key=lambda sample: sample.id)  # as read_run sorts them: intervals depend on the order
-    summary = recipe.summarize(in_order, settings["seed"]) | {"canaries": recipe.canaries(rows)}
+    summary = recipe.summarize(samples, settings["seed"]) | {"canaries": recipe.canaries(rows)}
     selection = None
     if valid:
         valid_samples = recipe.grade_responses(valid, valid_responses)

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.skipif(
 # In a process of its own: verl_cpu is active only where VERL_PLATFORM is set before verl is imported.
 CODE = """
 import asyncio, sys, types
+from concurrent.futures import ThreadPoolExecutor
 import numpy as np, torch
 from omegaconf import OmegaConf
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
@@ -96,6 +97,8 @@ async def put_one(key, partition_id, tag):
     written.setdefault("status", []).append(tag["status"])
 
 async def rows(cls):
+    # verl makes prompts in threads; with several of them the answers would go to the rollouts in any order.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     Rewards.manager = NaiveRewardManager(config, tokenizer, compute_score)
     written.clear()
     Client.answered = -1
