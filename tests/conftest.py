@@ -18,10 +18,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "deterministic"))
 # The longest first, so that none of them runs alone at the end while the other worker waits. One worker runs both: two
 # runs of Ray and torch at a time take longer than one after the other.
 LONGEST = ("test_ehrsql_recipe", "test_ecg_recipe")
-# Files that start verl, vLLM, Ray or a browser, run scripts, compose many configs, or grade and execute real data:
-# "scripts/test.sh --quick" leaves them out.
+# Files that start verl, vLLM, Ray or a browser, run scripts, compose many configs, build many databases, or grade and
+# execute real data: "scripts/test.sh --quick" leaves them out.
 SLOW = {
     *LONGEST,
+    "test_build_ehr_db",
     "test_chat",
     "test_chat_ui",
     "test_compare_page",
@@ -32,12 +33,15 @@ SLOW = {
     "test_ecg_teacher",
     "test_ehr_audit",
     "test_ehr_equality",
+    "test_ehr_files",
     "test_ehrsql_parquet",
     "test_evaluate_ecg",
     "test_monitored_trainer",
     "test_predictions",
+    "test_process",
     "test_recipe_settings",
     "test_repository",
+    "test_robust",
     "test_rollout_groups",
     "test_run",
     "test_sql_attacks",
