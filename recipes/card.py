@@ -23,10 +23,13 @@ def check_model(run: Run, model_dir: Path) -> None:
     for source in ("predictions", "server"):
         if run.config.get(source):
             raise InputError(f"the answers of {run.file} came from {run.config[source]}; evaluate {model_dir} itself")
-    evaluated, digest = Path(run.config["model_name"]), run.config.get("weights_digest")
-    same = digest == weights_digest(model_dir) if digest else evaluated.is_dir() and evaluated.samefile(model_dir)
-    if not same:
-        raise InputError(f"{run.file} is about {evaluated}, not about {model_dir}; give the results of this model")
+    evaluated, digest = Path(run.config.get("model_name") or ""), run.config.get("weights_digest")
+    same_folder = evaluated.is_dir() and evaluated.samefile(model_dir)
+    if digest and digest == weights_digest(model_dir) or same_folder and not digest:
+        return
+    if same_folder:
+        raise InputError(f"the weights in {model_dir} are others than those that {run.file} is about; evaluate again")
+    raise InputError(f"{run.file} is about {evaluated}, not about {model_dir}; give the results of this model")
 
 
 def main(argv: list[str] | None = None) -> None:

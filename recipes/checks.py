@@ -17,5 +17,5 @@ class Check:
 
 
 def problems(checks: Iterable[Check], status: str) -> str:
-    """Those of ``checks`` that are ``status``, in one line; empty where there are none."""
+    """The checks with this status, in one line; empty where there are none."""
     return " | ".join(f"{check.name}: {check.found}; {check.remedy}" for check in checks if check.status == status)

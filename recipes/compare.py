@@ -65,7 +65,9 @@ def write_comparison(paths: dict[str, Path], out_dir: Path, seed: int = 0) -> tu
     runs = {label: read_run(path) for label, path in paths.items()}
     comparisons, lines = compare_pairs(runs, seed), [caption(len(runs)), *abstaining_always(runs)]
     if different := left_out(runs):
-        lines.append(f"left out, since runs lack them or were evaluated with other options: {', '.join(different)}")
+        lines.append(
+            f"not compared, because a run lacks the figure or was evaluated with other options: {', '.join(different)}"
+        )
     about = "\n".join(lines)
     title = f"{TASKS[next(iter(runs.values())).recipe].evaluation.TITLE}: {', '.join(runs)}"
     with atomic_output(out_dir / PAGE) as partial:

@@ -23,7 +23,8 @@ WHOLE_NUMBERS = (
 )
 NUMBERS = ("recipe.sft.learning_rate", "recipe.grpo.learning_rate")
 
-CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
+REPO = Path(__file__).resolve().parent.parent
+CONFIG_DIR = REPO / "configs"
 
 
 def verl_config_dir() -> Path:
@@ -69,10 +70,25 @@ def _explain(error: Exception, name: str) -> str:
     """Hydra's message. For a key that does not exist, Hydra advises to add the key; it is misspelt more often."""
     message = str(error).split("Config search path")[0].split("See https://")[0]
     if unknown := re.search(r"Could not override '([^']+)'", message):
-        near = difflib.get_close_matches(unknown[1], _keys(OmegaConf.to_container(compose_config(name, []))), 1, 0.8)
-        remedy = f"did you mean {near[0]}?" if near else f"to add a setting that verl reads, write +{unknown[1]}=..."
-        return f"there is no setting {unknown[1]}; {remedy}"
+        return f"there is no setting {unknown[1]}; {_advice(unknown[1], name)}"
     return " ".join(line.strip() for line in message.splitlines() if line.strip())
+
+
+def _advice(unknown: str, name: str) -> str:
+    """What to write for a setting that the config ``name`` does not have."""
+    block, _, last = unknown.rpartition(".")
+    keys = _keys(OmegaConf.to_container(compose_config(name, [])))
+    known = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == block}
+    if not block:
+        known = {folder.name: folder.name for folder in CONFIG_DIR.iterdir() if folder.is_dir()}  # Hydra's choices
+    near = [known[word] for word in difflib.get_close_matches(last, known, 1)]
+    if not known:
+        near = difflib.get_close_matches(unknown, keys, 1, 0.9)
+    if near:
+        return f"did you mean {near[0]}?"
+    if not block or unknown.startswith("recipe."):
+        return "configs/ lists all settings and choices"
+    return f"to add a setting that verl reads, write +{unknown}=..."
 
 
 def _keys(settings: dict, parent: str = "") -> list[str]:

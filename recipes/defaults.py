@@ -9,6 +9,7 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from data_prep.common.errors import InputError
+from recipes.evaluation.generation import check_model
 from recipes.tasks.registry import DEFAULT, TASKS, Task
 from recipes.trained_models import STAGES, exported_model, has_model, run_of
 
@@ -40,12 +41,15 @@ def fill_evaluation(args: argparse.Namespace, environ: MutableMapping[str, str])
     The questions are the test set of the run that has trained the model or, if none has, of the newest run.
 
     Raises:
-        InputError: nothing names them, and no run has finished.
+        InputError: nothing names them, and no run has finished; or there is no such model.
     """
     recipe = TASKS[args.recipe]
     args.output_dir = args.output_dir or [Path(environ.get("DEFAULT_OUTPUT_DIR") or "results")]
     if not args.model_name and (model := default_model(recipe, environ)):
         args.model_name = [model]
+    if not (args.server or args.predictions):
+        for name in args.model_name or ():
+            check_model(exported_model(name))
     args.dataset_path = args.dataset_path or default_dataset(recipe, environ)
     if args.model_name and args.dataset_path:
         return

@@ -24,10 +24,9 @@ from rich.text import Text
 from data_prep.common.errors import InputError, run_main
 from recipes import hardware
 from recipes.checks import Check, problems
-from recipes.config import CONFIG_DIR
+from recipes.config import CONFIG_DIR, REPO
 from recipes.tasks.registry import TASKS
 
-REPO = CONFIG_DIR.parent
 GB = 10**9
 STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 

@@ -25,7 +25,7 @@ from recipes import hardware
 from recipes.defaults import fill_evaluation
 from recipes.evaluation.data_parallel import gpus_of_engines
 from recipes.evaluation.folders import run_folders
-from recipes.evaluation.generation import TOO_LONG, GenerationOptions, Generator, Response, check_model
+from recipes.evaluation.generation import TOO_LONG, GenerationOptions, Generator, Response
 from recipes.evaluation.predictions import predicted_responses
 from recipes.evaluation.results import write_results
 from recipes.evaluation.rows import Row, choose_rows
@@ -88,7 +88,7 @@ def evaluate(args: argparse.Namespace, make_engine: Callable[[GenerationOptions]
 def check_recipe(model: str, recipe: str) -> None:
     """Warn of a model that another recipe has trained."""
     if (trained := trained_recipe(model)) not in (recipe, None):
-        print(f"warning: recipe {trained} has trained {model}; is it --recipe {trained}?", file=sys.stderr)
+        print(f"warning: recipe {trained} has trained {model}; did you mean --recipe {trained}?", file=sys.stderr)
 
 
 def _ids(rows: Sequence[Row]) -> list[str]:
@@ -116,7 +116,7 @@ def evaluate_model(
     """Generate, grade, write ``folder`` and print the figures. ``settings``: the command line's, for this model.
 
     ``valid`` are the questions that selection chooses on, none without selection. The chat finds what is chosen in the
-    model's folder. Returns the folder: another name where ``folder`` has come into being meanwhile.
+    model's folder. Returns the folder: its name has a number if another evaluation has made ``folder`` in the meantime.
     """
     recipe = task.evaluation
     started = time.monotonic()
@@ -212,7 +212,11 @@ def parser() -> argparse.ArgumentParser:
         "--variants", nargs="+", metavar="DB",
         help="EHRSQL: databases of build_ehr_db --variants; an answer that is wrong there is right by luck",
     )  # fmt: skip
-    parser.add_argument("--num_samples", type=int, help="evaluate on that many questions, drawn at random, not on all")
+    parser.add_argument(
+        "--num_samples",
+        type=int,
+        help="evaluate on that many questions, drawn at random; --select still takes all of its own",
+    )
     parser.add_argument(
         "--prompt",
         help="EHRSQL: template in configs/prompts/ehrsql, or a .jinja file, for data.json; if not that of the model's "
@@ -277,9 +281,6 @@ def main(argv: list[str] | None = None) -> None:
     load_environment(os.environ)
     check_source(args)
     args.model_name = models_of(args)
-    if args.model_name and not (args.server or args.predictions):
-        for name in args.model_name:  # before the data, which take longer
-            check_model(exported_model(name))
     fill_evaluation(args, os.environ)
     for folder in evaluate(args):
         print(f"Wrote {folder}/results.json and {folder}/evaluation.log")

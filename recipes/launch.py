@@ -19,11 +19,10 @@ from pyarrow.parquet import read_metadata
 
 from data_prep.common.errors import InputError, run_main
 from recipes import hardware
-from recipes.config import CONFIG_DIR, compose_config, override, search_path
+from recipes.config import CONFIG_DIR, REPO, compose_config, override, search_path
 from recipes.reward_function import check_reward_function, reward_file
 from recipes.trainer.monitor import check_alarms
 
-REPO = CONFIG_DIR.parent
 RAY_VARIABLES = "ray_kwargs.ray_init.runtime_env.env_vars"
 CONFIG_VARIABLES = ("ATTN_IMPLEMENTATION", "GPUS_PER_NODE", "NNODES", "VLLM_CPU_KVCACHE_SPACE")
 

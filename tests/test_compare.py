@@ -103,12 +103,20 @@ def test_runs_with_other_variants_are_not_compared_by_robust_accuracy(tmp_path):
     folders = []
     for label, variants in {"all": ["v1", "v2"], "one": ["v1"]}.items():
         samples = [ehrsql_sample(id, 1, variants=dict.fromkeys(variants, True)) for id in "ab"]
-        folders.append(write(tmp_path / label, samples, "ehrsql", variants=variants))
+        folders.append(write(tmp_path / label, samples, "ehrsql", variants=[f"/{label}/{name}" for name in variants]))
     runs = read(folders)
     assert "all answerable, robust" not in [each.figure for each in compare_pairs(runs)]
     assert left_out(runs) == ["all answerable, robust"]
     _, about, _ = compare.write_comparison({label: run.file for label, run in runs.items()}, tmp_path / "out")
     assert about.endswith("evaluated with other options: all answerable, robust")
+
+
+def test_runs_with_the_same_options_in_other_folders_are_compared(tmp_path):
+    folders = [
+        write(tmp_path / label, [ehrsql_sample("a", 1, variants={"v1": True})], "ehrsql", variants=[f"/{label}/v1"])
+        for label in ("one", "other")
+    ]
+    assert left_out(read(folders)) == []
 
 
 def test_tokens_of_a_file_are_not_compared(tmp_path):
@@ -118,6 +126,14 @@ def test_tokens_of_a_file_are_not_compared(tmp_path):
         write(tmp_path / "file", [ehrsql_sample("a", 1, **of_file)], "ehrsql"),
     ])  # fmt: skip
     assert left_out(runs) == ["response tokens"]
+
+
+def test_values_of_different_questions_are_not_paired(tmp_path):
+    folders = []
+    for label, missing in {"one": "a", "other": "b"}.items():
+        samples = [ehrsql_sample(id, 1, finish_reason="no_prediction" if id == missing else "stop") for id in "ab"]
+        folders.append(write(tmp_path / label, samples, "ehrsql"))
+    assert left_out(read(folders)) == ["response tokens"]
 
 
 def test_small_p_values_are_bounds():
@@ -353,7 +369,7 @@ def test_the_page_names_runs_and_what_always_abstaining_reaches(tmp_path, ehrsql
     for folder in ehrsql_folders:
         assert f"<dt>model</dt><dd>models/{folder.name}</dd>" in text
         assert f"<dt>results</dt><dd>{folder}/results.json</dd>" in text
-    assert "<dd>answers are withheld where logprob_min is below -inf, chosen by RS(10)</dd>" in text
+    assert "<dd>no answer is withheld, chosen by RS(10)</dd>" in text
 
 
 def test_a_bad_seed_is_refused(tmp_path, ecg_folders):

@@ -68,8 +68,8 @@ def test_the_settings_come_first(place, capsys):
     named = {"DEFAULT_MODEL_NAME": "org/model", "DEFAULT_DATASET_PATH": "/q/test/data.json", "DEFAULT_OUTPUT_DIR": "/r"}
     assert filled(**named) == (["org/model"], Path("/q/test/data.json"), [Path("/r")])
     assert capsys.readouterr().err == ""
-    given = filled("--model_name", "a", "b", "--dataset_path", "c.parquet", "--output_dir", "d", **named)
-    assert given == (["a", "b"], Path("c.parquet"), [Path("d")])
+    given = filled("--model_name", "o/a", "o/b", "--dataset_path", "c.parquet", "--output_dir", "d", **named)
+    assert given == (["o/a", "o/b"], Path("c.parquet"), [Path("d")])
 
 
 def test_the_settings_name_models_and_questions_of_ehrsql_alone(place):
@@ -98,7 +98,7 @@ def test_without_any_run_it_says_what_to_run(place, environ):
     ("option", "message"),
     [
         (["--model_name", "absent"], "no such model folder: absent"),
-        (["--predictions", "absent.json"], r"--predictions absent\.json is not there"),
+        (["--predictions", "absent.json"], r"--predictions absent\.json does not exist"),
         (["--predictions", "."], r"--predictions \. is a folder"),
     ],
 )

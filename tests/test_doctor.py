@@ -200,8 +200,9 @@ def test_every_check_runs_on_this_machine(tmp_path):
     assert all(check.status in doctor.STYLE for check in checks)
 
 
-def test_without_the_packages_one_line_says_how_to_install_them():
-    command = [sys.executable, "-S", "-m", "recipes.doctor"]
+@pytest.mark.parametrize("program", ["recipes.doctor", "data_prep.download"])
+def test_without_the_packages_one_line_says_how_to_install_them(program):
+    command = [sys.executable, "-S", "-m", program]
     result = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stderr == (

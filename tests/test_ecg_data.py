@@ -507,7 +507,7 @@ def test_a_bad_record_is_named_and_nothing_is_written(tmp_path, id, records, mes
     ("name", "content", "message"),
     [
         (SCHEMA["EBK"].file, b'[\n{"Q": oops}]', r"bad JSON in line 2, column 7"),
-        (SCHEMA["EBK"].file, b"\xff\xfe\x00", r"is no text"),
+        (SCHEMA["EBK"].file, b"\xff\xfe\x00", r"is not a UTF-8 text file"),
         (SCHEMA["EBK"].file, b"[" * 100_000, r"cannot read"),
         ("Twelfth file.json", b"[]", r"'Twelfth file.json' is no file of ECG-Expert-QA"),
     ],

@@ -298,7 +298,7 @@ def test_the_demos_teacher_and_the_preparation_agree_on_ids(tmp_path):
     [
         ("{", "bad JSON in line 1, column 2"),
         ("", "answers.json is empty; fetch or write"),
-        ("\udcff", "answers.json is no text; unpack it"),
+        ("\udcff", "answers.json is not a UTF-8 text file; unpack"),
         ("[" * 100_000, "cannot read .*answers.json"),
         ('{"a-0": "Yes.", "a-0": "No."}', "'a-0' occurs twice; keep one of them"),
         ('[{"id": "a-0", "answer": "Yes."}]', "expected one object with an answer for each question id"),

@@ -540,7 +540,7 @@ def no_train(data, db):
         (empty_data, [], "none of the splits"),
         (bad_json, [], "label.json: bad JSON in line 3, column 1"),
         (wrong_shape, [], "data.json: expected"),
-        (not_text, [], "data.json is no text"),
+        (not_text, [], "data.json is not a UTF-8 text file"),
         (label_without_question, [], "extra in label.json but not in data.json"),
         (question_without_label, [], "train-3 in data.json but not in label.json"),
         (no_label_file, [], "no .*valid/label.json"),

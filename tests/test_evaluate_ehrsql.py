@@ -202,7 +202,7 @@ def test_a_model_of_another_recipe_is_warned_of(tmp_path, dataset, capsys):
     (saved / "hydra.yaml").write_text("hydra: {job: {config_name: ecg_grpo}}")
     (model / "export.json").write_text(json.dumps({"checkpoint": str(tmp_path / "ecg" / "global_step_3" / "actor")}))
     run(tmp_path, dataset, model=str(model))
-    assert f"warning: recipe ecg has trained {model}; is it --recipe ecg?" in capsys.readouterr().err
+    assert f"warning: recipe ecg has trained {model}; did you mean --recipe ecg?" in capsys.readouterr().err
 
 
 def test_nothing_is_left_of_a_failed_generation(tmp_path, dataset):

@@ -177,7 +177,7 @@ def test_bad_variants_are_one_line(tmp_path, dataset, db, twice):
         (link,): r"--variants .*link\.sqlite is the database of the questions",
         (twice, twice): r"--variants names .*variant1\.sqlite twice",
         (twice, same_name): r"--variants names two files variant1\.sqlite",
-        (copy,): r"copy\.sqlite answers all questions as their database does; is it a copy\?",
+        (copy,): r"--variants .*copy\.sqlite is the database of the questions, or a copy",
         (birds,): r"every gold query fails on .*birds\.sqlite",
     }.items():
         with pytest.raises(InputError, match=message) as error:

@@ -254,10 +254,11 @@ def test_a_question_about_the_temperature_costs_no_parameter(server, generate):
     assert len(server.requests) == 2  # nothing is left out to see whether that helps
 
 
-def test_an_error_that_repeats_the_whole_request_costs_no_parameter(server, generate):
+@pytest.mark.parametrize("repeat", [json.dumps, str])
+def test_an_error_that_repeats_the_whole_request_costs_no_parameter(server, generate, repeat):
     def respond(request):
         repeated = request["messages"][0]["content"] == "b"
-        return refusal(f"rejected: {json.dumps(request)}") if repeated else completion(choice("x"))
+        return refusal(f"rejected: {repeat(request)}") if repeated else completion(choice("x"))
 
     server.respond = respond
     answers = generate("a", "b", server_options={"concurrency": 1})

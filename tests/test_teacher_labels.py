@@ -249,8 +249,9 @@ def only_broken_gold_left(data, teacher):
         (
             relabel({**TEACHER, "train-0": f"<think>Whose?</think>So: {gender_sql(100)} That is it."}),
             [],
-            "the label of train-0 begins with reasoning; behind </think> write one query",
+            "the label of train-0 holds reasoning; write <think>...</think>, and behind it one query",
         ),
+        (relabel({**TEACHER, "train-0": "<think>r SELECT 2"}), [], "the label of train-0 holds reasoning"),
         (
             relabel({**TEACHER, "train-0": f"<answer>{gender_sql(100)}</answer>"}),
             ["--think"],

@@ -26,7 +26,7 @@ def read_json(path: Path) -> Any:
         where = f"line {error.lineno}, column {error.colno}"
         raise InputError(f"{path}: bad JSON in {where}: {error.msg}; fetch or write the file again") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text; unpack it, or fetch or write the file again") from error
+        raise InputError(f"{path} is not a UTF-8 text file; unpack the file, or fetch or write it again") from error
     except (OSError, ValueError, RecursionError) as error:  # a key twice, endless brackets
         raise InputError(f"cannot read {path}: {error}") from error
 

@@ -185,13 +185,13 @@ def _teacher_labels(path: Path, folder: Path, texts: dict[str, str]) -> tuple[di
         )
     reasoning = {}
     for id, text in _label_texts(path).items():
-        if not (reasoned := REASONED.fullmatch(text)):
+        if "<think>" not in text.lower():
             continue
-        read = extract_sql(text)
-        if not read.format_ok:
+        reasoned, read = REASONED.fullmatch(text), extract_sql(text)
+        if not (reasoned and read.format_ok):
             raise InputError(
-                f"{path}: the label of {id} begins with reasoning; behind </think> write one query, bare or in a "
-                "fence, or null"
+                f"{path}: the label of {id} holds reasoning; write <think>...</think>, and behind it one query, bare "
+                "or in a fence, or null"
             )
         labels[id], reasoning[id] = read.sql or ABSTAIN, reasoned[1].strip()
     return labels, reasoning

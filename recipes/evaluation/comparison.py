@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -78,10 +79,11 @@ def _values(runs: dict[str, Run]) -> dict[str, dict[str, list[float]]]:
     check_same_questions(runs)
     values = {}
     for name, figure in _figures(runs).items():
-        of_runs = {label: [*map(figure.value, filter(figure.belongs, run.samples))] for label, run in runs.items()}
+        samples = {label: [*filter(figure.belongs, run.samples)] for label, run in runs.items()}
+        same_questions = len({tuple(sample.id for sample in chosen) for chosen in samples.values()}) == 1
         same_settings = len({_settings(run, figure) for run in runs.values()}) == 1
-        if len({*map(len, of_runs.values())}) == 1 and (same_settings or not any(of_runs.values())):
-            values[name] = of_runs
+        if same_questions and (same_settings or not any(samples.values())):
+            values[name] = {label: [*map(figure.value, chosen)] for label, chosen in samples.items()}
     return values
 
 
@@ -92,9 +94,15 @@ def left_out(runs: dict[str, Run]) -> list[str]:
 
 
 def _figures(runs: dict[str, Run]) -> dict[str, Figure]:
-    figures = TASKS[next(iter(runs.values())).recipe].evaluation.FIGURES
-    return {name: Figure(*figure) for name, figure in figures.items()}
+    return dict(TASKS[next(iter(runs.values())).recipe].evaluation.FIGURES)
 
 
 def _settings(run: Run, figure: Figure) -> str:
-    return json.dumps([run.config.get(name) for name in figure.settings])
+    return json.dumps([_name(run.config.get(name)) for name in figure.settings])
+
+
+def _name(value: Any) -> Any:
+    """The last part of a path: each run has its files in a folder of its own."""
+    if isinstance(value, list):
+        return sorted(map(_name, value))
+    return Path(value).name if isinstance(value, str) else value

@@ -87,7 +87,7 @@ def read_run(path: Path) -> Run:
         name = results["config"].get("recipe", DEFAULT)
         recipe = TASKS[name].evaluation
         samples = recipe.graded([recipe.Sample(**record) for record in results["samples"]])
-        summary = results["summary"]
+        summary = dict(results["summary"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no results.json of evaluate ({error}); evaluate again") from error
     if not samples:

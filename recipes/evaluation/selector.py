@@ -63,6 +63,14 @@ class Selection:
     facts: dict[str, Any]
 
 
+def in_words(selection: Mapping[str, Any]) -> str:
+    """Which answers the ``selection`` of a summary withholds."""
+    threshold = float(selection["threshold"])
+    if math.isinf(threshold):
+        return "all answers are withheld" if threshold > 0 else "no answer is withheld"
+    return f"answers are withheld where {selection['score']} is below {threshold:.4g}"
+
+
 def save_selector(selector: Selector, model: str, facts: Mapping[str, Any]) -> Path | None:
     """Write ``FILE`` to the folder ``model``, with ``facts`` about how the selector was chosen.
 

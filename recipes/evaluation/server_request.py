@@ -88,7 +88,9 @@ class ChatRequests:
 
     def _refused_by(self, error: "APIStatusError", sent: set[str]) -> str | None:
         text = f"{said(error)} '{error.param}'"
-        if '"messages"' in text:  # an echo of the request names all parameters, and says nothing of any
+        if re.search(
+            r"""['"]messages['"]""", text
+        ):  # an echo of the request names all parameters, and says nothing of any
             text = ""
         names: Iterator[str] = (name for name in _NAMED if name in sent and re.search(_NAMED[name], text))
         guesses: Iterator[str] = iter(())

@@ -63,8 +63,8 @@ def check_source(args: argparse.Namespace) -> None:
         raise InputError("--further_temperature has no effect without --further_answers; leave it out, or give both")
     if args.predictions and len(args.model_name or ()) > 1:
         raise InputError("--predictions holds the answers of one model; give one --model_name")
-    if args.predictions and not args.predictions.is_file():
-        found = "is a folder" if args.predictions.is_dir() else "is not there"
+    if args.predictions and (args.predictions.is_dir() or not args.predictions.exists()):
+        found = "is a folder" if args.predictions.is_dir() else "does not exist"
         raise InputError(f"--predictions {args.predictions} {found}; give the file of the predictions")
 
 

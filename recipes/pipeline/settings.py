@@ -14,10 +14,9 @@ from hydra.errors import HydraException
 
 from data_prep.common.errors import InputError
 from recipes import hardware
-from recipes.config import CONFIG_DIR
+from recipes.config import REPO
 from recipes.models import MADE_HERE
 
-REPO = CONFIG_DIR.parent
 # Variables that name a file or a folder.
 PATHS = (
     "DEFAULT_DATASET_PATH",

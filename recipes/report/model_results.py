@@ -22,8 +22,8 @@ def model_results(run: Run) -> dict[str, Any]:
     bootstrap interval ``low``, ``high``.
     """
     figures = {}
-    for name, (belongs, value, *_) in TASKS[run.recipe].evaluation.FIGURES.items():
-        if values := [value(sample) for sample in run.samples if belongs(sample)]:
+    for name, figure in TASKS[run.recipe].evaluation.FIGURES.items():
+        if values := [*map(figure.value, filter(figure.belongs, run.samples))]:
             low, high = bootstrap_interval(values, run.config.get("seed") or 0)
             figures[name] = {"questions": len(values), "value": fmean(values), "low": low, "high": high}
     data = describe_data(Path(run.config["dataset_path"]))

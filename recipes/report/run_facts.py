@@ -1,10 +1,10 @@
 """What was evaluated: for each run its model, its questions, and which answers were withheld."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
 from recipes.evaluation.results import Run
+from recipes.evaluation.selector import in_words
 
 Facts = dict[str, dict[str, str]]  # label of a run -> name -> text
 
@@ -17,6 +17,7 @@ def run_facts(runs: dict[str, Run]) -> Facts:
 def _facts(run: Run) -> dict[str, str | None]:
     return {
         "model": run.config.get("model_name"),
+        "answers of": run.config.get("server") or run.config.get("predictions"),
         "data set": run.config.get("dataset_path"),
         "results": str(run.file),
         "questions": f"{len(run.samples):,}",
@@ -28,10 +29,7 @@ def _facts(run: Run) -> dict[str, str | None]:
 def _selection(run: Run) -> str:
     if not (chosen := run.summary.get("selection")):
         return ""
-    withheld = f"answers are withheld where {chosen['score']} is below {float(chosen['threshold']):.4g}"
-    if float(chosen["threshold"]) == math.inf:
-        withheld = "all answers are withheld"
-    return f"{withheld}, chosen by RS({chosen['penalty']:g})"
+    return f"{in_words(chosen)}, chosen by RS({chosen['penalty']:g})"
 
 
 def runs_markdown(facts: Facts) -> Iterator[str]:

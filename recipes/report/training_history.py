@@ -71,7 +71,7 @@ def training_history(model: Path) -> tuple[str, list[Training]]:
 def trained_recipe(model: str) -> str | None:
     """The recipe that has trained the exported ``model``; None for other models, and where nobody has noted it."""
     checkpoint = read_json(Path(model) / EXPORT_FIGURES).get("checkpoint") if is_trained(model) else None
-    return _training(Path(checkpoint)).recipe if checkpoint else None
+    return _recipe(_saved_by_hydra(Path(checkpoint))) if checkpoint else None
 
 
 def describe_data(file: Path) -> Data:
@@ -83,11 +83,8 @@ def describe_data(file: Path) -> Data:
 
 def _training(checkpoint: Path) -> Training:
     """``checkpoint``: as ``recipes.export`` notes it, ``RUN/global_step_N/actor`` of GRPO or ``RUN/global_step_N``."""
-    grpo = checkpoint.name == "actor"
-    step = checkpoint.parent if grpo else checkpoint
-    saved = step.parent / "hydra" / ".hydra"
+    grpo, step, saved = checkpoint.name == "actor", _step(checkpoint), _saved_by_hydra(checkpoint)
     config, hydra = _load(saved / "config.yaml"), _load(saved / "hydra.yaml")
-    recipe = str(_get(hydra, "hydra.job.config_name")).rpartition("_")[0]
     choices = _get(hydra, "hydra.runtime.choices") or {}
     settings = {name: choices[name] for name in CHOICES if name in choices}
     for name, keys in SETTINGS.items():
@@ -100,13 +97,26 @@ def _training(checkpoint: Path) -> Training:
     return Training(
         method="GRPO" if grpo else "SFT",
         steps=step.name.rpartition("_")[2],
-        recipe=recipe if recipe in TASKS else None,
+        recipe=_recipe(saved),
         data=[describe_data(Path(file).expanduser()) for file in ([files] if isinstance(files, str) else files)],
         settings=settings,
         reward=f"{'/'.join(Path(function).parts[-2:])}:{_get(config, f'{REWARD}.name')}" if function else None,
         reward_options=OmegaConf.to_container(options, resolve=True) if options else {},
         max_response_length=_get(config, "data.max_response_length" if grpo else "recipe.max_response_length"),
     )
+
+
+def _step(checkpoint: Path) -> Path:
+    return checkpoint.parent if checkpoint.name == "actor" else checkpoint
+
+
+def _saved_by_hydra(checkpoint: Path) -> Path:
+    return _step(checkpoint).parent / "hydra" / ".hydra"
+
+
+def _recipe(saved: Path) -> str | None:
+    recipe = str(_get(_load(saved / "hydra.yaml"), "hydra.job.config_name")).rpartition("_")[0]
+    return recipe if recipe in TASKS else None
 
 
 def _load(file: Path) -> DictConfig | ListConfig:

@@ -5,6 +5,7 @@ came twice. The variants of ``data_prep.build_ehr_db`` hold other patients, time
 arXiv:2010.02840, call such databases a test suite.)
 """
 
+import filecmp
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -65,20 +66,14 @@ def add_variants(rows: Sequence[Row], variants: Sequence[str], dataset: Path) ->
             gold = row["extra_info"]["gold_sql"] if row["extra_info"]["answerable"] else ABSTAIN
             timeout_s = training_timeout(seconds.get(gold, 0))
             row.setdefault("variants", {})[path.name] = VariantGold(str(path), answers[gold], timeout_s)
-        answerable = [row for row in rows if row["extra_info"]["answerable"]]
-        if all(row["variants"][path.name].ground_truth == row["reward_model"]["ground_truth"] for row in answerable):
-            raise InputError(
-                f"--variants {path} answers all questions as their database does; is it a copy? build_ehr_db "
-                "--variants makes databases that differ"
-            )
 
 
 def _check_variants(paths: Sequence[Path], databases: set[str]) -> None:
     for number, path in enumerate(paths):
         open_database(path).close()
-        if any(path.samefile(database) for database in databases):
+        if any(filecmp.cmp(path, database, shallow=False) for database in databases):
             raise InputError(
-                f"--variants {path} is the database of the questions; build_ehr_db --variants makes others"
+                f"--variants {path} is the database of the questions, or a copy; build_ehr_db --variants makes others"
             )
         if any(path.samefile(earlier) for earlier in paths[:number]):
             raise InputError(f"--variants names {path} twice; name each variant once")

@@ -1,23 +1,21 @@
 """The table of what withholding uncertain EHRSQL answers comes to."""
 
-import math
 from typing import Any
 
 from rich.table import Table
+
+from recipes.evaluation.selector import in_words
 
 WHAT = {"coverage": "answered, % (coverage)", "risk": "wrong among these, % (risk)"}
 
 
 def selection_table(selection: dict[str, Any]) -> Table:
     """``selection`` is that of the summary (``recipes.tasks.ehrsql.selection``). At most 100 columns wide."""
-    valid, threshold = selection["valid"], float(selection["threshold"])
+    valid = selection["valid"]
     before, after = (f"{valid['reliability'][name]:.1f}" for name in ("all", "selected"))
-    withheld = f"answers are withheld where {selection['score']} is below {threshold:.4g}"
-    if threshold == math.inf:
-        withheld = "all answers are withheld"
     chosen = f"chosen on {valid['questions']:,} validation questions by RS({selection['penalty']:g})"
     table = Table(
-        title=f"Selection: {withheld}",
+        title=f"Selection: {in_words(selection)}",
         caption=f"{chosen}: {before} without, {after} with selection\nabstaining always: {selection['abstaining']:.1f}",
     )
     for column in ("", "all answers", "selected", "95 % interval"):
