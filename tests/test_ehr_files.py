@@ -145,6 +145,15 @@ def test_damage_behind_many_rows_is_found(tmp_path, damage):
     assert "labevents.csv.gz: damaged GZIP data" in refusal(damaged(folder, "hosp/labevents", damage))
 
 
+def test_damage_is_found_where_all_rows_are_whole(tmp_path):
+    """The text ends with a block, so that the wrong check sum comes to light behind the last row."""
+    folder = tree(tmp_path / "tree")
+    path = folder / "hosp/d_labitems.csv"
+    text = path.read_text() + "52,"
+    path.write_text(f"{text}{'x' * (BLOCK_BYTES - len(text) - 1)}\n")
+    assert "d_labitems.csv.gz: damaged GZIP data" in refusal(damaged(folder, "hosp/d_labitems", wrong_check_sum))
+
+
 @pytest.mark.parametrize(
     ("table", "row", "changed"),
     [

@@ -152,7 +152,11 @@ def read_labels(path: Path) -> dict[str, str]:
 
     A label abstains where the reward takes the same text of a model for an abstention: ``NULL`` and ``null;`` too.
     """
-    return {id: ABSTAIN if extract_sql(label).abstained else label for id, label in _label_texts(path).items()}
+    return _labels(_label_texts(path))
+
+
+def _labels(texts: dict[str, str]) -> dict[str, str]:
+    return {id: ABSTAIN if extract_sql(text).abstained else text for id, text in texts.items()}
 
 
 def _label_texts(path: Path) -> dict[str, str]:
@@ -172,7 +176,8 @@ def _teacher_labels(path: Path, folder: Path, texts: dict[str, str]) -> tuple[di
     """
     if not path.is_file():
         raise InputError(f"no teacher's labels at {path}; check the path of --teacher_labels")
-    labels = read_labels(path)
+    written = _label_texts(path)
+    labels = _labels(written)
     if not labels:
         raise InputError(f"{path} labels no question; write the teacher's queries to it, or leave --teacher_labels out")
     if unknown := [id for id in labels if id not in texts]:
@@ -184,7 +189,7 @@ def _teacher_labels(path: Path, folder: Path, texts: dict[str, str]) -> tuple[di
             f"{path} labels all {len(texts)} questions of {folder}, which leaves none for GRPO; remove some of them"
         )
     reasoning = {}
-    for id, text in _label_texts(path).items():
+    for id, text in written.items():
         if "<think>" not in text.lower():
             continue
         reasoned, read = REASONED.fullmatch(text), extract_sql(text)
